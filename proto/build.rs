@@ -1,0 +1,19 @@
+//! Compiles the `.proto` files without `protoc`, and keeps the descriptor set for reflection.
+
+use std::path::PathBuf;
+
+const FILES: [&str; 1] = ["recurve/v1/inference.proto"];
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    println!("cargo:rerun-if-changed=recurve");
+    let descriptors = protox::compile(FILES, ["."])?;
+    let out = PathBuf::from(std::env::var("OUT_DIR")?);
+    std::fs::write(
+        out.join("recurve.binpb"),
+        protox::prost::Message::encode_to_vec(&descriptors),
+    )?;
+    tonic_prost_build::configure()
+        .bytes(".")
+        .compile_fds(descriptors)?;
+    Ok(())
+}

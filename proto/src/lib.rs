@@ -1,0 +1,13 @@
+//! The wire contract: messages, clients and servers generated from the `.proto` files beside this crate, and the
+//! stable reasons that errors carry.
+
+pub mod reason;
+
+/// Package `recurve.v1`.
+#[allow(missing_docs, clippy::all, clippy::pedantic, unreachable_pub)]
+pub mod v1 {
+    tonic::include_proto!("recurve.v1");
+}
+
+/// All files of the contract as an encoded `google.protobuf.FileDescriptorSet`, for server reflection.
+pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/recurve.binpb"));
