@@ -1,1 +1,43 @@
-fn main() {}
+//! `agent-cli`: makes bundles from checkpoints, and talks to the daemons that serve them.
+
+mod args;
+mod client;
+mod command;
+mod exit;
+mod input;
+mod output;
+mod report;
+mod status;
+mod target;
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+
+use args::{Cli, Command};
+use exit::Failure;
+
+fn main() -> ExitCode {
+    match run(Cli::parse().command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => failure.report(),
+    }
+}
+
+fn run(command: Command) -> Result<(), Failure> {
+    match command {
+        Command::Generate(args) => online(command::generate::run(args)),
+    }
+}
+
+/// Runs a command that talks to a daemon. One thread is enough for what one person asks, and measures most truly.
+fn online(command: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::Failed(format!("cannot start the network runtime: {error}")))?;
+    let result = runtime.block_on(command);
+    // A thread that still waits for a line of input must not keep the process alive.
+    runtime.shutdown_background();
+    result
+}

@@ -1,0 +1,241 @@
+//! The command line. The only file that reads the environment.
+
+use std::path::Path;
+use std::time::Duration;
+
+use clap::{Parser, Subcommand};
+use recurve_proto::v1::generate_request::Prompt;
+use recurve_proto::v1::{GenerateRequest, Priority, Sampling};
+
+use crate::command;
+use crate::exit::{self, Failure};
+use crate::target::{self, Target};
+
+/// Exports RecurrentGemma checkpoints to bundles, and talks to the daemons that serve them.
+#[derive(Debug, Parser)]
+#[command(name = "agent-cli", version, after_help = exit::help(), max_term_width = 110)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Continue a prompt; the text streams as it is made
+    Generate(command::generate::Args),
+}
+
+/// Which daemon.
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct On {
+    /// The daemon to ask: host:port or unix:/path. Default: the socket /run/recurve/recurved.sock where it exists,
+    /// else 127.0.0.1:50051
+    #[arg(long = "on", value_name = "TARGET", env = "RECURVE_ON")]
+    target: Option<String>,
+}
+
+impl On {
+    /// The address that was asked for, or the default one.
+    pub(crate) fn target(&self) -> Result<Target, Failure> {
+        target::resolve(self.target.as_deref(), Path::new(target::LOCAL_SOCKET))
+    }
+}
+
+/// How an answer is made: what `generate` and `chat` have in common.
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct Generation {
+    /// Most tokens to generate. Default: the bundle's own
+    #[arg(long, value_name = "N")]
+    max_tokens: Option<u32>,
+    /// Randomness: 0 always takes the most probable token; 0 to 100. Default: the bundle's own, as for all of these
+    #[arg(long, value_name = "X")]
+    temperature: Option<f32>,
+    /// Choose among the K most probable tokens; 0: all
+    #[arg(long, value_name = "K")]
+    top_k: Option<u32>,
+    /// Choose among the most probable tokens that together have probability P; above 0, up to 1: all
+    #[arg(long, value_name = "P")]
+    top_p: Option<f32>,
+    /// Choose among tokens at least P times as probable as the most probable; 0: all, to 1
+    #[arg(long, value_name = "P")]
+    min_p: Option<f32>,
+    /// Make tokens seen among the last 1,024 less likely by this factor; 1: no change
+    #[arg(long, value_name = "X")]
+    repetition_penalty: Option<f32>,
+    /// Subtract X once from the logit of each token seen among the last 1,024; -100 to 100
+    #[arg(long, value_name = "X", allow_negative_numbers = true)]
+    presence_penalty: Option<f32>,
+    /// Subtract X for each time the token was seen among the last 1,024; -100 to 100
+    #[arg(long, value_name = "X", allow_negative_numbers = true)]
+    frequency_penalty: Option<f32>,
+    /// Add VALUE to the logit of token ID, such as 17=-100; may be repeated
+    #[arg(long, value_name = "ID=VALUE", value_parser = logit_bias)]
+    logit_bias: Vec<(u32, f32)>,
+    /// Repeat an answer: the same seed, prompt and settings give the same tokens. Default: drawn at random
+    #[arg(long, value_name = "N")]
+    seed: Option<u64>,
+    /// End before this text, at most 256 bytes; may be repeated up to 16 times
+    #[arg(long, value_name = "TEXT")]
+    stop: Vec<String>,
+    /// Go on after the model's end-of-text token, up to --max-tokens
+    #[arg(long)]
+    ignore_eos: bool,
+    /// Let interactive requests go first
+    #[arg(long)]
+    background: bool,
+    /// Give up after this time, such as 500ms, 30s or 2m. Default: wait
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    pub(crate) timeout: Option<Duration>,
+    /// Tell tokens, times and seed on standard error
+    #[arg(long)]
+    pub(crate) stats: bool,
+}
+
+impl Generation {
+    /// A request with these settings; what was not given stays unset.
+    pub(crate) fn request(&self, prompt: Prompt) -> GenerateRequest {
+        let priority = if self.background {
+            Priority::Background
+        } else {
+            Priority::Interactive
+        };
+        GenerateRequest {
+            prompt: Some(prompt),
+            sampling: Some(self.sampling()),
+            max_tokens: self.max_tokens,
+            stop: self.stop.clone(),
+            ignore_eos: self.ignore_eos,
+            top_logprobs: None,
+            priority: priority.into(),
+        }
+    }
+
+    fn sampling(&self) -> Sampling {
+        Sampling {
+            temperature: self.temperature,
+            top_k: self.top_k,
+            top_p: self.top_p,
+            min_p: self.min_p,
+            repetition_penalty: self.repetition_penalty,
+            presence_penalty: self.presence_penalty,
+            frequency_penalty: self.frequency_penalty,
+            logit_bias: self.logit_bias.iter().copied().collect(),
+            seed: self.seed,
+        }
+    }
+}
+
+/// `ID=VALUE`.
+fn logit_bias(text: &str) -> Result<(u32, f32), String> {
+    let (id, value) = text
+        .split_once('=')
+        .ok_or("write ID=VALUE, such as 17=-100")?;
+    let id = id
+        .parse()
+        .map_err(|_| format!("{id:?} is not a token id"))?;
+    let value = value
+        .parse()
+        .map_err(|_| format!("{value:?} is not a number"))?;
+    Ok((id, value))
+}
+
+/// A time above zero with its unit: `500ms`, `1.5s`, `2m`, `1h`.
+pub(crate) fn duration(text: &str) -> Result<Duration, String> {
+    let digits = text
+        .find(|c: char| !c.is_ascii_digit() && c != '.')
+        .unwrap_or(text.len());
+    let (number, unit) = text.split_at(digits);
+    let seconds = match unit {
+        "ms" => 0.001,
+        "s" => 1.0,
+        "m" => 60.0,
+        "h" => 3600.0,
+        _ => return Err("write a number and a unit: 500ms, 30s, 2m or 1h".to_owned()),
+    };
+    let number: f64 = number
+        .parse()
+        .map_err(|_| format!("{number:?} is not a number"))?;
+    // A gRPC deadline has at most eight digits; a year is far below what it can say.
+    const LONGEST: f64 = 365.0 * 24.0 * 3600.0;
+    let seconds = number * seconds;
+    if !(seconds >= 0.001 && seconds <= LONGEST) {
+        return Err("the time must be from 1ms to 8760h".to_owned());
+    }
+    Ok(Duration::from_secs_f64(seconds))
+}
+
+/// Token ids, separated by commas or spaces: `2,17,30`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Tokens(pub(crate) Vec<u32>);
+
+impl std::str::FromStr for Tokens {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let ids: Vec<u32> = text
+            .split([',', ' ', '\t', '\r', '\n'])
+            .filter(|part| !part.is_empty())
+            .map(|part| {
+                part.parse()
+                    .map_err(|_| format!("{part:?} is not a token id: write ids such as 2,17,30"))
+            })
+            .collect::<Result<_, _>>()?;
+        if ids.is_empty() {
+            return Err("no token ids: write ids such as 2,17,30".to_owned());
+        }
+        Ok(Self(ids))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn times_need_a_unit_and_a_sensible_size() {
+        assert_eq!(duration("500ms"), Ok(Duration::from_millis(500)));
+        assert_eq!(duration("1.5s"), Ok(Duration::from_millis(1500)));
+        assert_eq!(duration("2m"), Ok(Duration::from_secs(120)));
+        assert_eq!(duration("1h"), Ok(Duration::from_secs(3600)));
+        for wrong in [
+            "",
+            "30",
+            "s",
+            "-1s",
+            "0s",
+            "1d",
+            "1..2s",
+            "99999999h",
+            "0.1ms",
+            "ms",
+            "1 s",
+        ] {
+            assert!(duration(wrong).is_err(), "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn token_ids_are_separated_by_commas_or_spaces() {
+        assert_eq!("2,17, 30\n".parse(), Ok(Tokens(vec![2, 17, 30])));
+        assert_eq!("2 17".parse(), Ok(Tokens(vec![2, 17])));
+        for wrong in ["", " ", ",", "2,x", "-1", "4294967296", "[2]"] {
+            assert!(wrong.parse::<Tokens>().is_err(), "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn a_logit_bias_is_an_id_and_a_number() {
+        assert_eq!(logit_bias("17=-100"), Ok((17, -100.0)));
+        for wrong in ["17", "=1", "a=1", "17=", "17=x"] {
+            assert!(logit_bias(wrong).is_err(), "{wrong:?}");
+        }
+    }
+}

@@ -1,0 +1,140 @@
+//! One connection to one daemon, and the calls over it.
+
+use std::time::Duration;
+
+use recurve_proto::v1::generate_response::Event;
+use recurve_proto::v1::inference_client::InferenceClient;
+use recurve_proto::v1::{
+    Delta, DetokenizeRequest, Finish, GenerateRequest, ScoreRequest, ScoreResponse,
+    TokenizeRequest, TokenizeResponse,
+};
+use tonic::transport::{Channel, Endpoint};
+use tonic::{Request, Response, Status};
+
+use crate::args::On;
+use crate::exit::Failure;
+use crate::status::{self, Stage};
+use crate::target::Target;
+
+/// How long a daemon may take to accept a connection.
+const CONNECT: Duration = Duration::from_secs(5);
+/// How often a silent connection is asked for a sign of life while a call is under way, and how long that may take.
+const KEEP_ALIVE: Duration = Duration::from_secs(10);
+/// Largest answer: the pieces of a text of 4 MiB, each a token of its own, stay below it.
+const LARGEST_ANSWER: usize = 64 << 20;
+
+/// A connection to a daemon.
+#[derive(Debug, Clone)]
+pub(crate) struct Client {
+    target: Target,
+    inference: InferenceClient<Channel>,
+}
+
+impl Client {
+    /// Connects to the daemon that `on` names.
+    pub(crate) async fn connect(on: &On) -> Result<Self, Failure> {
+        let target = on.target()?;
+        let endpoint = Endpoint::from_shared(target.uri())
+            .map_err(|error| Failure::Usage(format!("{target} is not an address: {error}")))?
+            .connect_timeout(CONNECT)
+            .tcp_nodelay(true)
+            .http2_keep_alive_interval(KEEP_ALIVE)
+            .keep_alive_timeout(KEEP_ALIVE);
+        let channel = endpoint
+            .connect()
+            .await
+            .map_err(|error| status::connecting(&target, &error))?;
+        let inference = InferenceClient::new(channel).max_decoding_message_size(LARGEST_ANSWER);
+        Ok(Self { target, inference })
+    }
+
+    /// The daemon's address.
+    pub(crate) fn target(&self) -> &Target {
+        &self.target
+    }
+
+    /// Generates, and gives each piece of the answer to `each` as it arrives. `limit` bounds the whole call.
+    pub(crate) async fn generate(
+        &mut self,
+        request: GenerateRequest,
+        limit: Option<Duration>,
+        each: impl FnMut(Delta) -> Result<(), Failure>,
+    ) -> Result<Finish, Failure> {
+        let Some(limit) = limit else {
+            return self.stream(Request::new(request), each).await;
+        };
+        let mut request = Request::new(request);
+        request.set_timeout(limit);
+        let target = self.target.clone();
+        match tokio::time::timeout(limit, self.stream(request, each)).await {
+            Ok(result) => result,
+            Err(_) => Err(Failure::Deadline(format!(
+                "{target} gave no complete answer within {limit:?}: allow more with --timeout"
+            ))),
+        }
+    }
+
+    async fn stream(
+        &mut self,
+        request: Request<GenerateRequest>,
+        mut each: impl FnMut(Delta) -> Result<(), Failure>,
+    ) -> Result<Finish, Failure> {
+        let response = self.inference.generate(request).await;
+        let mut stream = self.answered(response)?;
+        let mut stage = Stage::Asked;
+        let finish = loop {
+            let message = match stream.message().await {
+                Ok(Some(message)) => message,
+                Ok(None) => return Err(self.unfinished()),
+                Err(status) => return Err(status::calling(&self.target, &status, stage)),
+            };
+            stage = Stage::Answering;
+            match message.event {
+                Some(Event::Delta(delta)) => each(delta)?,
+                Some(Event::Finish(finish)) => break finish,
+                // A newer daemon may have events that this program does not know.
+                None => {}
+            }
+        };
+        // The answer is complete, however the stream ends; reading on until then spares the daemon a reset.
+        let _ = stream.message().await;
+        Ok(finish)
+    }
+
+    fn unfinished(&self) -> Failure {
+        Failure::Incomplete(format!(
+            "the answer of {} ended without its last message: what was printed is incomplete; ask again",
+            self.target
+        ))
+    }
+
+    /// The log-probability of each token after the ones before it.
+    pub(crate) async fn score(&mut self, request: ScoreRequest) -> Result<ScoreResponse, Failure> {
+        let response = self.inference.score(request).await;
+        self.answered(response)
+    }
+
+    /// Text to token ids.
+    pub(crate) async fn tokenize(
+        &mut self,
+        request: TokenizeRequest,
+    ) -> Result<TokenizeResponse, Failure> {
+        let response = self.inference.tokenize(request).await;
+        self.answered(response)
+    }
+
+    /// Token ids to text.
+    pub(crate) async fn detokenize(
+        &mut self,
+        request: DetokenizeRequest,
+    ) -> Result<String, Failure> {
+        let response = self.inference.detokenize(request).await;
+        Ok(self.answered(response)?.text)
+    }
+
+    fn answered<T>(&self, response: Result<Response<T>, Status>) -> Result<T, Failure> {
+        response
+            .map(Response::into_inner)
+            .map_err(|status| status::calling(&self.target, &status, Stage::Asked))
+    }
+}

@@ -1,0 +1,134 @@
+//! How a command ends when it does not succeed: one message for the person, one exit code for the program.
+
+use std::io::Write as _;
+use std::process::ExitCode;
+
+/// Why a command did not do what was asked. The text says what happened and what to do about it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Failure {
+    /// The daemon refused the request or failed at it, or this machine did (a full disk, a closed terminal).
+    Failed(String),
+    /// The command line asks for something that cannot be.
+    Usage(String),
+    /// Nothing that speaks our protocol answers at the address.
+    Unreachable(String),
+    /// The answer began and did not end: what was printed is only its beginning.
+    Incomplete(String),
+    /// The time given with `--timeout` was over.
+    Deadline(String),
+    /// Every place at the daemon is taken; later it may have one.
+    Busy(String),
+    /// A file, checkpoint or bundle is damaged, or is not what it should be.
+    Damaged(String),
+    /// The person pressed Ctrl-C.
+    Interrupted,
+    /// The reader of our output closed it, as `head` does. Not an error.
+    OutputClosed,
+}
+
+/// Every exit code and what it means, in the words of `--help` and of `docs/exit-codes.md`.
+pub(crate) const CODES: [(u8, &str); 9] = [
+    (0, "done"),
+    (
+        1,
+        "the daemon refused the request or failed at it, or this machine did",
+    ),
+    (2, "the command line is wrong"),
+    (3, "the daemon cannot be reached"),
+    (4, "the answer broke off: what was printed is incomplete"),
+    (5, "the time given with --timeout was over"),
+    (6, "the daemon is busy: try again later"),
+    (
+        7,
+        "a file, checkpoint or bundle is damaged or not what it should be",
+    ),
+    (130, "interrupted with Ctrl-C"),
+];
+
+impl Failure {
+    /// The process's exit code.
+    pub(crate) fn code(&self) -> u8 {
+        match self {
+            Self::OutputClosed => 0,
+            Self::Failed(_) => 1,
+            Self::Usage(_) => 2,
+            Self::Unreachable(_) => 3,
+            Self::Incomplete(_) => 4,
+            Self::Deadline(_) => 5,
+            Self::Busy(_) => 6,
+            Self::Damaged(_) => 7,
+            Self::Interrupted => 130,
+        }
+    }
+
+    /// What to tell the person, if there is anything to tell.
+    pub(crate) fn message(&self) -> Option<&str> {
+        match self {
+            Self::Failed(message)
+            | Self::Usage(message)
+            | Self::Unreachable(message)
+            | Self::Incomplete(message)
+            | Self::Deadline(message)
+            | Self::Busy(message)
+            | Self::Damaged(message) => Some(message),
+            Self::Interrupted | Self::OutputClosed => None,
+        }
+    }
+
+    /// Writes the message to standard error and gives the exit code.
+    pub(crate) fn report(&self) -> ExitCode {
+        if let Some(message) = self.message() {
+            // Nowhere is left to complain when standard error itself is closed.
+            let _ = writeln!(
+                std::io::stderr(),
+                "agent-cli: {}",
+                crate::output::printable(message)
+            );
+        }
+        ExitCode::from(self.code())
+    }
+}
+
+/// The table of exit codes for `--help`.
+pub(crate) fn help() -> String {
+    let mut text = String::from("Exit codes:");
+    for (code, meaning) in CODES {
+        text.push_str(&format!("\n  {code:>3}  {meaning}"));
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_failure_has_a_documented_code() {
+        let text = String::new;
+        for failure in [
+            Failure::Failed(text()),
+            Failure::Usage(text()),
+            Failure::Unreachable(text()),
+            Failure::Incomplete(text()),
+            Failure::Deadline(text()),
+            Failure::Busy(text()),
+            Failure::Damaged(text()),
+            Failure::Interrupted,
+            Failure::OutputClosed,
+        ] {
+            let code = failure.code();
+            assert!(CODES.iter().any(|(known, _)| *known == code), "{failure:?}");
+        }
+    }
+
+    #[test]
+    fn the_page_of_exit_codes_has_every_code_in_the_same_words() {
+        let page = include_str!("../../docs/exit-codes.md");
+        for (code, meaning) in CODES {
+            assert!(
+                page.contains(&format!("| {code} | {meaning} |")),
+                "{code}: {meaning}"
+            );
+        }
+    }
+}

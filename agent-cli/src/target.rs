@@ -1,0 +1,197 @@
+//! Which daemon is meant: the meaning of `--on`.
+
+use std::fmt;
+use std::path::Path;
+
+use crate::exit::Failure;
+
+/// The socket of the daemon on this machine, as its systemd unit opens it.
+pub(crate) const LOCAL_SOCKET: &str = "/run/recurve/recurved.sock";
+/// Where a daemon on this machine listens by default.
+const LOCAL_ADDRESS: (&str, u16) = ("127.0.0.1", 50051);
+/// What `--on` takes, for messages.
+const ALLOWED: &str =
+    "host:port (gateway-7:50051, 192.0.2.7:50051, [2001:db8::7]:50051) or unix:/path";
+
+/// The address of one daemon.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Target {
+    /// `host` is a name, an IPv4 address, or an IPv6 address in brackets.
+    Tcp { host: String, port: u16 },
+    /// Path of a Unix socket.
+    Unix(String),
+}
+
+impl Target {
+    /// The address in the spelling that the gRPC transport takes.
+    pub(crate) fn uri(&self) -> String {
+        match self {
+            Self::Tcp { host, port } => format!("http://{host}:{port}"),
+            Self::Unix(path) => format!("unix://{path}"),
+        }
+    }
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp { host, port } => write!(f, "{host}:{port}"),
+            Self::Unix(path) => write!(f, "unix:{path}"),
+        }
+    }
+}
+
+/// The daemon that `on` names; without it the one on this machine: by its socket where `socket` exists, else by TCP.
+/// This is the one place that knows how daemons are named.
+pub(crate) fn resolve(on: Option<&str>, socket: &Path) -> Result<Target, Failure> {
+    match on {
+        Some(text) => parse(text).map_err(|problem| {
+            Failure::Usage(format!(
+                "--on {text:?} (or RECURVE_ON) {problem}; allowed: {ALLOWED}"
+            ))
+        }),
+        None if socket.exists() => Ok(Target::Unix(socket.display().to_string())),
+        None => Ok(Target::Tcp {
+            host: LOCAL_ADDRESS.0.to_owned(),
+            port: LOCAL_ADDRESS.1,
+        }),
+    }
+}
+
+/// An address as text, or what is wrong with it.
+fn parse(text: &str) -> Result<Target, String> {
+    if let Some(path) = text.strip_prefix("unix:") {
+        return unix(path.strip_prefix("//").unwrap_or(path));
+    }
+    if text.is_empty() {
+        return Err("is empty".to_owned());
+    }
+    if let Some((scheme, rest)) = text.split_once("://") {
+        let rest = rest.trim_end_matches('/');
+        return Err(format!(
+            "is a URL: leave out `{scheme}://` and write {rest:?}"
+        ));
+    }
+    let Some((host, port)) = text.rsplit_once(':') else {
+        return Err(format!("has no port: write `{text}:{}`", LOCAL_ADDRESS.1));
+    };
+    let port = match port.parse::<u16>() {
+        Ok(0) | Err(_) => return Err(format!("has the port {port:?}, which is not 1 to 65535")),
+        Ok(port) => port,
+    };
+    check_host(host)?;
+    Ok(Target::Tcp {
+        host: host.to_owned(),
+        port,
+    })
+}
+
+fn unix(path: &str) -> Result<Target, String> {
+    if !path.starts_with('/') {
+        return Err("names a socket by a path that does not begin with /".to_owned());
+    }
+    if path.contains('\0') {
+        return Err("names a socket by a path with a zero byte".to_owned());
+    }
+    Ok(Target::Unix(path.to_owned()))
+}
+
+fn check_host(host: &str) -> Result<(), String> {
+    if host.is_empty() {
+        return Err("has no host".to_owned());
+    }
+    if let Some(address) = host
+        .strip_prefix('[')
+        .and_then(|rest| rest.strip_suffix(']'))
+    {
+        return match address.parse::<std::net::Ipv6Addr>() {
+            Ok(_) => Ok(()),
+            Err(_) => Err(format!(
+                "has {address:?} in brackets, which is not an IPv6 address"
+            )),
+        };
+    }
+    if host.contains(':') {
+        return Err(format!(
+            "looks like IPv6: write the host in brackets, `[{host}]:PORT`"
+        ));
+    }
+    match host
+        .chars()
+        .find(|c| !(c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | '_')))
+    {
+        Some(wrong) => Err(format!("has {wrong:?} in the host")),
+        None => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tcp(host: &str, port: u16) -> Target {
+        Target::Tcp {
+            host: host.to_owned(),
+            port,
+        }
+    }
+
+    #[test]
+    fn addresses_are_understood() {
+        for (text, expected) in [
+            ("localhost:50051", tcp("localhost", 50051)),
+            ("gw_7.lan:1", tcp("gw_7.lan", 1)),
+            ("10.0.0.7:65535", tcp("10.0.0.7", 65535)),
+            ("[::1]:50051", tcp("[::1]", 50051)),
+            ("unix:/run/x.sock", Target::Unix("/run/x.sock".to_owned())),
+            ("unix:///run/x.sock", Target::Unix("/run/x.sock".to_owned())),
+        ] {
+            assert_eq!(parse(text), Ok(expected.clone()), "{text}");
+            assert_eq!(
+                parse(&expected.to_string()),
+                Ok(expected),
+                "{text}, printed"
+            );
+        }
+    }
+
+    #[test]
+    fn wrong_addresses_say_what_is_wrong_and_what_is_allowed() {
+        for (text, problem) in [
+            ("", "is empty"),
+            ("gateway", "write `gateway:50051`"),
+            (
+                "http://gateway:50051/",
+                "leave out `http://` and write \"gateway:50051\"",
+            ),
+            ("gateway:", "port \"\""),
+            ("gateway:0", "not 1 to 65535"),
+            ("gateway:70000", "not 1 to 65535"),
+            (":50051", "no host"),
+            ("::1:50051", "brackets, `[::1]:PORT`"),
+            ("[::1:50051", "brackets"),
+            ("[gateway]:50051", "not an IPv6 address"),
+            ("user@gateway:50051", "'@' in the host"),
+            ("gate way:50051", "' ' in the host"),
+            ("unix:run/x.sock", "begin with /"),
+            ("unix:", "begin with /"),
+        ] {
+            let Err(Failure::Usage(message)) = resolve(Some(text), Path::new("/none")) else {
+                panic!("{text:?} was taken");
+            };
+            assert!(message.contains(problem), "{text:?}: {message}");
+            assert!(message.contains(ALLOWED), "{text:?}: {message}");
+            assert!(!message.contains('\n'), "{text:?}: {message}");
+        }
+    }
+
+    #[test]
+    fn without_a_name_the_local_socket_comes_before_the_local_port() {
+        let dir = tempfile::tempdir().unwrap();
+        let socket = dir.path().join("recurved.sock");
+        assert_eq!(resolve(None, &socket), Ok(tcp("127.0.0.1", 50051)));
+        std::fs::write(&socket, "").unwrap();
+        let expected = Target::Unix(socket.display().to_string());
+        assert_eq!(resolve(None, &socket), Ok(expected));
+    }
+}
