@@ -1,1 +1,23 @@
-//! Placeholder.
+//! From a Hugging Face RecurrentGemma checkpoint to an ONNX graph and quantized weights, without Python and without
+//! ever holding the model in memory; and the slow, exact forward pass that all of it is compared with.
+
+mod block;
+mod checkpoint;
+mod config;
+mod graph;
+mod onnx;
+pub mod quantize;
+mod random;
+pub mod reference;
+pub mod shapes;
+mod shard;
+mod weights;
+
+pub use checkpoint::{Checkpoint, CheckpointError};
+pub use config::{BlockType, ConfigError, ModelConfig};
+pub use graph::{ExportOptions, GraphPlan};
+pub use quantize::{Rounded, WeightFormat};
+pub use random::RandomWeights;
+pub use shapes::{StateKind, StateSpec};
+pub use shard::{Shard, ShardError, TensorReport};
+pub use weights::{Weights, WeightsError};

@@ -1,0 +1,408 @@
+//! What a checkpoint's `config.json` says, in the spelling of transformers 4 or 5, checked once and then only read.
+
+use std::path::{Path, PathBuf};
+
+use serde_json::{Map, Value};
+
+/// Which kind of temporal mixing a layer has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BlockType {
+    /// Convolution and RG-LRU.
+    Recurrent,
+    /// Local attention over the window.
+    Attention,
+}
+
+/// The shape of a RecurrentGemma model. Every value has been checked: see [`ModelConfig::from_json`].
+#[derive(Debug, Clone, PartialEq)]
+pub struct ModelConfig {
+    /// Tokens in the vocabulary.
+    pub vocab_size: usize,
+    /// Width of the residual stream.
+    pub hidden_size: usize,
+    /// Width of the gated MLP: half of the configuration's `intermediate_size`.
+    pub mlp_width: usize,
+    /// Each layer's temporal block, `block_types` repeated over `num_hidden_layers`.
+    pub blocks: Vec<BlockType>,
+    /// Query heads, and the number of blocks in the block-diagonal gates.
+    pub heads: usize,
+    /// Key/value heads; divides `heads`.
+    pub kv_heads: usize,
+    /// Width of one attention head.
+    pub head_dim: usize,
+    /// Width of the recurrence; a multiple of `heads`.
+    pub lru_width: usize,
+    /// Tokens that attention looks back, the current one included.
+    pub window: usize,
+    /// Taps of the temporal convolution; its state holds one less.
+    pub conv_width: usize,
+    /// Logits are `cap * tanh(x / cap)`.
+    pub logits_soft_cap: f32,
+    /// Added to the mean square in every RMSNorm.
+    pub rms_norm_eps: f32,
+    /// Base of the rotary frequencies.
+    pub rope_theta: f64,
+    /// Leading dimensions of each head that are rotated; even.
+    pub rotary_dim: usize,
+    /// Whether q, k and v have biases (the output projection always has one).
+    pub attention_bias: bool,
+    /// First token of every text.
+    pub bos_token: Option<u32>,
+    /// Tokens that end a text.
+    pub end_tokens: Vec<u32>,
+}
+
+/// Why a `config.json` was refused.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file cannot be read.
+    #[error("{}: cannot be read: {source}", path.display())]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The file is not a JSON object.
+    #[error("{}: is not a JSON object: {reason}", path.display())]
+    NotJson {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        reason: String,
+    },
+    /// A field that has no default is missing.
+    #[error("{}: `{field}` is missing", path.display())]
+    Missing {
+        /// The file.
+        path: PathBuf,
+        /// The field.
+        field: &'static str,
+    },
+    /// A field's value cannot be used.
+    #[error("{}: `{field}` is {value}; {allowed}", path.display())]
+    Invalid {
+        /// The file.
+        path: PathBuf,
+        /// The field, with dots for nesting.
+        field: String,
+        /// What it says.
+        value: String,
+        /// What would be allowed.
+        allowed: String,
+    },
+}
+
+/// Largest `config.json` that is read.
+const MAX_CONFIG_BYTES: u64 = 1 << 20;
+/// Largest value of any size in a configuration; the product of two still fits in memory arithmetic.
+const MAX_SIZE: u64 = 1 << 24;
+const MAX_LAYERS: u64 = 1024;
+
+impl ModelConfig {
+    /// Reads and checks a `config.json`.
+    ///
+    /// # Errors
+    /// The file cannot be read, is larger than 1 MB, or [`ModelConfig::from_json`] refuses it.
+    pub fn read(path: &Path) -> Result<Self, ConfigError> {
+        let unreadable = |source| ConfigError::Unreadable { path: path.to_owned(), source };
+        let size = std::fs::metadata(path).map_err(unreadable)?.len();
+        if size > MAX_CONFIG_BYTES {
+            return Err(ConfigError::NotJson {
+                path: path.to_owned(),
+                reason: format!("it has {size} bytes, and a configuration at most {MAX_CONFIG_BYTES}"),
+            });
+        }
+        Self::from_json(&std::fs::read(path).map_err(unreadable)?, path)
+    }
+
+    /// Checks a configuration; `path` is only used in errors.
+    ///
+    /// # Errors
+    /// The first field that is missing, of the wrong type, out of range, or that asks for something which this
+    /// exporter does not build (another architecture, activation, rope scaling, or an untied head).
+    pub fn from_json(bytes: &[u8], path: &Path) -> Result<Self, ConfigError> {
+        let not_json = |reason: String| ConfigError::NotJson { path: path.to_owned(), reason };
+        let object = match serde_json::from_slice(bytes) {
+            Ok(Value::Object(object)) => object,
+            Ok(other) => return Err(not_json(format!("it is {}", kind(&other)))),
+            Err(error) => return Err(not_json(error.to_string())),
+        };
+        Fields { object: &object, path }.config()
+    }
+
+    /// Number of layers.
+    pub fn layers(&self) -> usize {
+        self.blocks.len()
+    }
+
+    /// Width of one block of the block-diagonal gates.
+    pub fn gate_width(&self) -> usize {
+        self.lru_width / self.heads
+    }
+
+    /// Factor on the embeddings: the square root of the hidden size, rounded to bfloat16 as the reference does.
+    pub fn embedding_scale(&self) -> f32 {
+        // Sizes are at most 2^24, which f32 holds exactly.
+        half::bf16::from_f32((self.hidden_size as f32).sqrt()).to_f32()
+    }
+
+    /// The rotary frequencies, `rotary_dim / 2` of them, rounded to f32 as the reference does.
+    pub fn rotary_frequencies(&self) -> Vec<f32> {
+        (0..self.rotary_dim / 2)
+            .map(|i| {
+                let exponent = (2 * i) as f32 / self.rotary_dim as f32;
+                (1.0 / libm::pow(self.rope_theta, f64::from(exponent))) as f32
+            })
+            .collect()
+    }
+
+    /// Number of trained values, the tied embedding counted once.
+    pub fn parameters(&self) -> u64 {
+        crate::shapes::tensors(self).iter().map(|t| t.shape.iter().map(|&d| d as u64).product::<u64>()).sum()
+    }
+}
+
+fn kind(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "null",
+        Value::Bool(_) => "a boolean",
+        Value::Number(_) => "a number",
+        Value::String(_) => "a string",
+        Value::Array(_) => "an array",
+        Value::Object(_) => "an object",
+    }
+}
+
+/// Reads fields of one configuration, each with an error that names it.
+struct Fields<'a> {
+    object: &'a Map<String, Value>,
+    path: &'a Path,
+}
+
+impl Fields<'_> {
+    fn config(&self) -> Result<ModelConfig, ConfigError> {
+        self.architecture()?;
+        let hidden_size = self.size("hidden_size", None, 1, MAX_SIZE)?;
+        let heads = self.size("num_attention_heads", None, 1, MAX_SIZE)?;
+        let kv_heads = self.size("num_key_value_heads", Some(heads), 1, MAX_SIZE)?;
+        if heads % kv_heads != 0 {
+            return Err(self.invalid(
+                "num_key_value_heads",
+                kv_heads,
+                format!("it must divide num_attention_heads, {heads}"),
+            ));
+        }
+        if !self.has("head_dim") && hidden_size % heads != 0 {
+            return Err(self.invalid(
+                "num_attention_heads",
+                heads,
+                format!("it must divide hidden_size, {hidden_size}"),
+            ));
+        }
+        let head_dim = self.size("head_dim", Some(hidden_size / heads), 1, MAX_SIZE)?;
+        let lru_width = self.size("lru_width", Some(hidden_size), 1, MAX_SIZE)?;
+        if lru_width % heads != 0 {
+            return Err(self.invalid(
+                "lru_width",
+                lru_width,
+                format!("it must be a multiple of num_attention_heads, {heads}"),
+            ));
+        }
+        let intermediate = self.size("intermediate_size", None, 2, MAX_SIZE)?;
+        if intermediate % 2 != 0 {
+            return Err(self.invalid("intermediate_size", intermediate, "it must be even"));
+        }
+        let (rope_theta, rotary_dim) = self.rope(head_dim)?;
+        Ok(ModelConfig {
+            vocab_size: self.size("vocab_size", None, 2, MAX_SIZE)?,
+            hidden_size,
+            mlp_width: intermediate / 2,
+            blocks: self.blocks()?,
+            heads,
+            kv_heads,
+            head_dim,
+            lru_width,
+            window: self.size("attention_window_size", None, 1, MAX_SIZE)?,
+            conv_width: self.size("conv1d_width", Some(4), 2, 64)?,
+            logits_soft_cap: self.number("logits_soft_cap", Some(30.0), 1e-3, 1e6)? as f32,
+            rms_norm_eps: self.number("rms_norm_eps", Some(1e-6), 0.0, 1.0)? as f32,
+            rope_theta,
+            rotary_dim,
+            attention_bias: self.flag("attention_bias", false)?,
+            bos_token: self.tokens("bos_token_id")?.first().copied(),
+            end_tokens: self.tokens("eos_token_id")?,
+        })
+    }
+
+    /// Refuses what this exporter does not build, before any size is looked at.
+    fn architecture(&self) -> Result<(), ConfigError> {
+        match self.get("model_type") {
+            None => return Err(self.missing("model_type")),
+            Some(Value::String(name)) if name == "recurrent_gemma" => {}
+            Some(other) => {
+                return Err(self.invalid("model_type", other, "this exporter builds \"recurrent_gemma\" only"));
+            }
+        }
+        for field in ["hidden_activation", "hidden_act"] {
+            match self.get(field) {
+                None => {}
+                Some(Value::String(name)) if name == "gelu_pytorch_tanh" => {}
+                Some(other) => {
+                    return Err(self.invalid(field, other, "only \"gelu_pytorch_tanh\" is supported"));
+                }
+            }
+        }
+        if !self.flag("tie_word_embeddings", true)? {
+            return Err(self.invalid(
+                "tie_word_embeddings",
+                false,
+                "only true is supported: RecurrentGemma's head is its embedding",
+            ));
+        }
+        if let Some(other) = self.get("quantization_config") {
+            return Err(self.invalid(
+                "quantization_config",
+                kind(other),
+                "quantized checkpoints are not supported: give one in F32, F16 or BF16",
+            ));
+        }
+        Ok(())
+    }
+
+    /// Rotary base and the number of rotated dimensions, from `rope_parameters` (transformers 5) or the top level (4).
+    fn rope(&self, head_dim: usize) -> Result<(f64, usize), ConfigError> {
+        let nested = match self.get("rope_parameters") {
+            None => None,
+            Some(Value::Object(object)) => Some(Fields { object, path: self.path }),
+            Some(other) => return Err(self.invalid("rope_parameters", kind(other), "it must be an object")),
+        };
+        let scaled = [
+            ("rope_scaling", self.get("rope_scaling")),
+            ("rope_parameters.rope_type", nested.as_ref().and_then(|n| n.get("rope_type").or_else(|| n.get("type")))),
+        ];
+        for (field, value) in scaled {
+            match value {
+                None => {}
+                Some(Value::String(name)) if name == "default" => {}
+                Some(other) => {
+                    return Err(self.invalid(
+                        field,
+                        other,
+                        "only the unscaled \"default\" rotary embedding is supported",
+                    ));
+                }
+            }
+        }
+        let number = |field: &'static str, default, least, most| match &nested {
+            Some(nested) if nested.has(field) => nested.number(field, None, least, most),
+            _ => self.number(field, Some(default), least, most),
+        };
+        let theta = number("rope_theta", 10_000.0, 1.0, 1e12)?;
+        let factor = number("partial_rotary_factor", 0.5, 0.0, 1.0)?;
+        // Truncated, as the reference does.
+        let rotary_dim = (head_dim as f64 * factor) as usize;
+        if rotary_dim % 2 != 0 {
+            return Err(self.invalid(
+                "partial_rotary_factor",
+                factor,
+                format!(
+                    "of a head of {head_dim} it rotates {rotary_dim} dimensions, and only an even number can be rotated"
+                ),
+            ));
+        }
+        Ok((theta, rotary_dim))
+    }
+
+    fn blocks(&self) -> Result<Vec<BlockType>, ConfigError> {
+        let layers = self.size("num_hidden_layers", None, 1, MAX_LAYERS)?;
+        // transformers writes the pattern under either name.
+        let field = if self.has("_block_types") { "_block_types" } else { "block_types" };
+        let allowed = "it must be a list of \"recurrent\" and \"attention\"";
+        let pattern = match self.get(field) {
+            None => return Ok(cycle(&[BlockType::Recurrent, BlockType::Recurrent, BlockType::Attention], layers)),
+            Some(Value::Array(items)) if !items.is_empty() => items
+                .iter()
+                .enumerate()
+                .map(|(i, item)| match item.as_str() {
+                    Some("recurrent") => Ok(BlockType::Recurrent),
+                    Some("attention") => Ok(BlockType::Attention),
+                    _ => Err(self.invalid(&format!("{field}[{i}]"), item, allowed)),
+                })
+                .collect::<Result<Vec<_>, _>>()?,
+            Some(other) => return Err(self.invalid(field, other, allowed)),
+        };
+        Ok(cycle(&pattern, layers))
+    }
+
+    /// One token id, a list of them, or none.
+    fn tokens(&self, field: &'static str) -> Result<Vec<u32>, ConfigError> {
+        let vocab = self.size("vocab_size", None, 2, MAX_SIZE)? as u64;
+        let one = |value: &Value| match value.as_u64() {
+            Some(id) if id < vocab => Ok(id as u32),
+            _ => Err(self.invalid(field, value, format!("a token id is a whole number below vocab_size, {vocab}"))),
+        };
+        match self.get(field) {
+            None => Ok(Vec::new()),
+            Some(Value::Array(items)) => items.iter().map(one).collect(),
+            Some(value) => Ok(vec![one(value)?]),
+        }
+    }
+
+    /// The field, unless it is absent or null.
+    fn get(&self, field: &str) -> Option<&Value> {
+        self.object.get(field).filter(|value| !value.is_null())
+    }
+
+    fn has(&self, field: &str) -> bool {
+        self.get(field).is_some()
+    }
+
+    fn size(&self, field: &'static str, default: Option<usize>, least: u64, most: u64) -> Result<usize, ConfigError> {
+        match (self.get(field), default) {
+            (None, Some(default)) => Ok(default),
+            (None, None) => Err(self.missing(field)),
+            (Some(value), _) => match value.as_u64() {
+                Some(size) if (least..=most).contains(&size) => Ok(size as usize),
+                _ => Err(self.invalid(field, value, format!("it must be a whole number from {least} to {most}"))),
+            },
+        }
+    }
+
+    fn number(&self, field: &'static str, default: Option<f64>, least: f64, most: f64) -> Result<f64, ConfigError> {
+        match (self.get(field), default) {
+            (None, Some(default)) => Ok(default),
+            (None, None) => Err(self.missing(field)),
+            (Some(value), _) => match value.as_f64() {
+                Some(number) if (least..=most).contains(&number) => Ok(number),
+                _ => Err(self.invalid(field, value, format!("it must be a number from {least} to {most}"))),
+            },
+        }
+    }
+
+    fn flag(&self, field: &'static str, default: bool) -> Result<bool, ConfigError> {
+        match self.get(field) {
+            None => Ok(default),
+            Some(Value::Bool(flag)) => Ok(*flag),
+            Some(other) => Err(self.invalid(field, other, "it must be true or false")),
+        }
+    }
+
+    fn missing(&self, field: &'static str) -> ConfigError {
+        ConfigError::Missing { path: self.path.to_owned(), field }
+    }
+
+    fn invalid(&self, field: &str, value: impl ToString, allowed: impl Into<String>) -> ConfigError {
+        // A value may be anything that JSON can hold: show its beginning.
+        let mut value = value.to_string();
+        if let Some((cut, _)) = value.char_indices().nth(80) {
+            value.truncate(cut);
+            value.push('…');
+        }
+        ConfigError::Invalid { path: self.path.to_owned(), field: field.to_owned(), value, allowed: allowed.into() }
+    }
+}
+
+fn cycle(pattern: &[BlockType], layers: usize) -> Vec<BlockType> {
+    pattern.iter().copied().cycle().take(layers).collect()
+}
