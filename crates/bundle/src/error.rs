@@ -1,0 +1,124 @@
+//! What can be wrong with a bundle, each cause under its own name, and what to do about it.
+
+use std::path::PathBuf;
+
+use crate::digest::Digest;
+
+/// Why a bundle was refused.
+#[derive(Debug, thiserror::Error)]
+pub enum BundleError {
+    /// A file or directory that every bundle has is not there.
+    #[error("{path}: not found: {hint}")]
+    Missing {
+        /// What was looked for.
+        path: PathBuf,
+        /// What that means, and what to do.
+        hint: &'static str,
+    },
+    /// The operating system refused to read.
+    #[error("{path}: cannot {action}: {source}")]
+    Io {
+        /// What was tried, as a verb: "read", "open".
+        action: &'static str,
+        /// Of what.
+        path: PathBuf,
+        /// The system's reason.
+        source: std::io::Error,
+    },
+    /// A blob or file is a symbolic link, a directory, a pipe or a device.
+    #[error("{path}: is {kind}; allowed is a regular file: copy the bundle again with its links resolved")]
+    NotRegular {
+        /// The offending path.
+        path: PathBuf,
+        /// What it is.
+        kind: &'static str,
+    },
+    /// A file that has to be read whole is larger than any honest bundle's.
+    #[error("{file}: has {size} bytes; at most {limit} are allowed: this is not a bundle of Recurve, or it is damaged")]
+    TooLarge {
+        /// Path, or the layer's filepath.
+        file: String,
+        /// Declared or actual bytes.
+        size: u64,
+        /// Most bytes allowed.
+        limit: u64,
+    },
+    /// A JSON file is not JSON, or a field is absent or of another type.
+    #[error("{file}: field `{field}`: {problem}: the file is damaged, or not of a bundle: fetch or export it again")]
+    Json {
+        /// Path, or the layer's filepath.
+        file: String,
+        /// Where in the document, `.` for its top.
+        field: String,
+        /// What the parser says, with line and column.
+        problem: String,
+    },
+    /// A field holds a value that is not allowed there.
+    #[error("{file}: field `{field}`: `{value}` is not allowed; allowed: {allowed}")]
+    Value {
+        /// Path, or the layer's filepath.
+        file: String,
+        /// Where in the document.
+        field: String,
+        /// What it holds.
+        value: String,
+        /// What it may hold.
+        allowed: String,
+    },
+    /// A file of a format that this version cannot read.
+    #[error(
+        "{file}: format {found}, but this version reads format {supported}: update Recurve, or export the model again"
+    )]
+    UnsupportedFormat {
+        /// The layer's filepath.
+        file: &'static str,
+        /// The format that it declares.
+        found: u64,
+        /// The format that is read.
+        supported: u32,
+    },
+    /// A blob that the manifest names is not in `blobs/sha256`.
+    #[error("{what}: blob {digest} is missing: the copy is incomplete: copy or export the bundle again")]
+    BlobMissing {
+        /// "manifest", "config", or the layer's filepath.
+        what: String,
+        /// Its digest.
+        digest: Digest,
+    },
+    /// A blob is shorter or longer than declared.
+    #[error(
+        "{what}: blob {digest} has {actual} bytes instead of {declared}: the copy is incomplete or damaged: copy or export the bundle again"
+    )]
+    BlobSize {
+        /// "manifest", "config", or the layer's filepath.
+        what: String,
+        /// Its digest.
+        digest: Digest,
+        /// Bytes, by its descriptor.
+        declared: u64,
+        /// Bytes, on disk.
+        actual: u64,
+    },
+    /// A blob's bytes are not those that its digest names.
+    #[error("{what}: blob {declared} holds other bytes ({actual}): it is damaged: copy or export the bundle again")]
+    BlobDigest {
+        /// "manifest", "config", or the layer's filepath.
+        what: String,
+        /// The digest in the descriptor.
+        declared: Digest,
+        /// The digest of the bytes on disk.
+        actual: Digest,
+    },
+    /// The manifest has no layer with this filepath.
+    #[error("manifest: no layer has the filepath `{filepath}`, which every bundle has: export the model again")]
+    LayerMissing {
+        /// The value looked for in `org.cncf.model.filepath`.
+        filepath: &'static str,
+    },
+    /// The golden test cannot be used.
+    #[error("golden.safetensors: {problem}: export the model again")]
+    Golden {
+        /// What is wrong.
+        problem: String,
+    },
+}

@@ -1,0 +1,313 @@
+//! An opened bundle.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+use crate::blob::{self, limit};
+use crate::digest::Digest;
+use crate::error::BundleError;
+use crate::filepath::check_filepath;
+use crate::generation::GenerationDefaults;
+use crate::golden::Golden;
+use crate::info::ModelInfo;
+use crate::json;
+use crate::manifest::{
+    ANNOTATION_FILEPATH, ARTIFACT_TYPE, Descriptor, Index, LAYOUT_VERSION, LayoutMarker, MEDIA_CONFIG, MEDIA_DOC,
+    MEDIA_MANIFEST, MEDIA_WEIGHT, MEDIA_WEIGHT_CONFIG, Manifest, ModelPack,
+};
+
+/// The filepaths of a bundle's layers. Weight shards are `weights/<name>.bin`.
+pub mod file {
+    /// What the daemon must know before it loads the graph.
+    pub const INFO: &str = "recurve.json";
+    /// The ONNX graph; its external data are the shards' blobs beside it.
+    pub const GRAPH: &str = "graph.onnx";
+    /// The tokenizer, as Hugging Face writes it. Absent from a bundle that serves token ids only.
+    pub const TOKENIZER: &str = "tokenizer.json";
+    /// The chat template, if the checkpoint has one.
+    pub const CHAT_TEMPLATE: &str = "chat_template.jinja";
+    /// How the model wants to be sampled.
+    pub const GENERATION: &str = "generation.json";
+    /// The golden test.
+    pub const GOLDEN: &str = "golden.safetensors";
+    /// The model card.
+    pub const CARD: &str = "README.md";
+    /// The error of every quantized tensor.
+    pub const QUANTIZATION: &str = "quantization.json";
+    /// The directory of the weight shards.
+    pub const WEIGHTS: &str = "weights";
+}
+
+const BLOBS: &str = "blobs/sha256";
+
+/// A bundle whose small documents were read and checked.
+#[derive(Debug, Clone)]
+pub struct Bundle {
+    dir: PathBuf,
+    digest: Digest,
+    manifest_size: u64,
+    manifest: Manifest,
+    info: ModelInfo,
+    graph: PathBuf,
+}
+
+/// What [`Bundle::verify`] hashed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Verified {
+    /// Number of blobs, the manifest and the configuration among them.
+    pub blobs: usize,
+    /// Their bytes together.
+    pub bytes: u64,
+}
+
+impl Bundle {
+    /// Opens a bundle's directory: reads and checks `oci-layout`, `index.json`, the manifest, the configuration and
+    /// `recurve.json`, and that every blob is there with the declared size. Weights are not read: see
+    /// [`verify`](Self::verify).
+    ///
+    /// # Errors
+    /// Names the file, the field, the value and what is allowed, or the blob that is missing or damaged.
+    pub fn open(dir: &Path) -> Result<Self, BundleError> {
+        // 1. The directory says that it is an OCI image layout of the version that is read here.
+        read_marker(dir)?;
+        // 2. The index names exactly one manifest.
+        let root = read_index(dir)?;
+        // 3. The manifest is what the index names, and is a model's.
+        let what = "manifest";
+        let bytes = blob::read(&blob_path(dir, &root.digest), what, &root, limit::MANIFEST)?;
+        let manifest: Manifest = json::parse(what, &bytes)?;
+        check_manifest(&manifest)?;
+        // 4. The configuration is what the manifest names, and agrees with it.
+        let config = &manifest.config;
+        let bytes = blob::read(&blob_path(dir, &config.digest), "config", config, limit::DOCUMENT)?;
+        check_config(&json::parse("config", &bytes)?, &manifest)?;
+        // 5. Every blob is there with its declared size.
+        for layer in &manifest.layers {
+            let what = layer.filepath().unwrap_or_default();
+            blob::check(&blob_path(dir, &layer.digest), what, layer)?;
+        }
+        // 6. What the daemon needs is there and can be read by this version.
+        let layer = find(&manifest, file::INFO).ok_or(BundleError::LayerMissing { filepath: file::INFO })?;
+        let bytes = blob::read(&blob_path(dir, &layer.digest), file::INFO, layer, limit::DOCUMENT)?;
+        let info = ModelInfo::parse(&bytes)?;
+        let graph = find(&manifest, file::GRAPH).ok_or(BundleError::LayerMissing { filepath: file::GRAPH })?;
+        let graph = blob_path(dir, &graph.digest);
+        Ok(Self { dir: dir.to_owned(), digest: root.digest, manifest_size: root.size, manifest, info, graph })
+    }
+
+    /// The bundle's directory, as it was given.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// The manifest's digest, which stands for the whole bundle.
+    pub fn digest(&self) -> &Digest {
+        &self.digest
+    }
+
+    /// The model's name.
+    pub fn name(&self) -> &str {
+        &self.info.name
+    }
+
+    /// What the bundle consists of.
+    pub fn manifest(&self) -> &Manifest {
+        &self.manifest
+    }
+
+    /// What the daemon needs to know of the model.
+    pub fn info(&self) -> &ModelInfo {
+        &self.info
+    }
+
+    /// The graph's file. Its weights lie beside it, under their digests.
+    pub fn graph_path(&self) -> PathBuf {
+        self.graph.clone()
+    }
+
+    /// The layer with this filepath.
+    pub fn file(&self, filepath: &str) -> Option<&Descriptor> {
+        find(&self.manifest, filepath)
+    }
+
+    /// The file of the layer with this filepath.
+    pub fn path(&self, filepath: &str) -> Option<PathBuf> {
+        let layer = self.file(filepath)?;
+        Some(blob_path(&self.dir, &layer.digest))
+    }
+
+    /// Reads the layer with this filepath into memory; `None` when the bundle has no such layer. For every layer but
+    /// weight shards, which are larger than what is allowed here.
+    ///
+    /// # Errors
+    /// When it is larger than allowed for this filepath, or its bytes are not those that its digest names.
+    pub fn read(&self, filepath: &str) -> Result<Option<Vec<u8>>, BundleError> {
+        let Some(layer) = self.file(filepath) else {
+            return Ok(None);
+        };
+        let limit = match filepath {
+            file::TOKENIZER => limit::TOKENIZER,
+            file::GRAPH => limit::GRAPH,
+            _ => limit::DOCUMENT,
+        };
+        blob::read(&blob_path(&self.dir, &layer.digest), filepath, layer, limit).map(Some)
+    }
+
+    /// The golden test.
+    ///
+    /// # Errors
+    /// When it is missing, damaged, or of another vocabulary than the model's.
+    pub fn golden(&self) -> Result<Golden, BundleError> {
+        let missing = BundleError::LayerMissing { filepath: file::GOLDEN };
+        let golden = Golden::parse(&self.read(file::GOLDEN)?.ok_or(missing)?)?;
+        if golden.vocab_size == self.info.vocab_size as usize {
+            return Ok(golden);
+        }
+        let (found, expected) = (golden.vocab_size, self.info.vocab_size);
+        Err(BundleError::Golden { problem: format!("it has logits of {found} tokens, but the model has {expected}") })
+    }
+
+    /// How the model wants to be sampled; nothing chosen when the bundle does not say.
+    ///
+    /// # Errors
+    /// When the file is damaged or holds a value that is not allowed.
+    pub fn generation(&self) -> Result<GenerationDefaults, BundleError> {
+        match self.read(file::GENERATION)? {
+            Some(bytes) => GenerationDefaults::parse(&bytes),
+            None => Ok(GenerationDefaults::new()),
+        }
+    }
+
+    /// Bytes that [`verify`](Self::verify) hashes: every blob once.
+    pub fn bytes(&self) -> u64 {
+        self.blobs().iter().fold(0, |sum, (_, descriptor)| sum.saturating_add(descriptor.size))
+    }
+
+    /// Hashes every blob, then parses what is parsed when the model is served. `progress` is given the bytes hashed since
+    /// its last call.
+    ///
+    /// # Errors
+    /// The first blob that is missing or damaged, by filepath and digest.
+    pub fn verify(&self, progress: &mut dyn FnMut(u64)) -> Result<Verified, BundleError> {
+        let blobs = self.blobs();
+        for (what, descriptor) in &blobs {
+            blob::hash(&blob_path(&self.dir, &descriptor.digest), what, descriptor, progress)?;
+        }
+        self.golden()?;
+        self.generation()?;
+        Ok(Verified { blobs: blobs.len(), bytes: self.bytes() })
+    }
+
+    /// Every blob once, with what errors call it: the manifest, the configuration, the layers.
+    fn blobs(&self) -> Vec<(&str, Descriptor)> {
+        let root = Descriptor {
+            media_type: MEDIA_MANIFEST.to_owned(),
+            digest: self.digest,
+            size: self.manifest_size,
+            artifact_type: None,
+            annotations: Default::default(),
+        };
+        let layers = self.manifest.layers.iter();
+        let layers = layers.map(|layer| (layer.filepath().unwrap_or_default(), layer.clone()));
+        let mut seen = BTreeSet::new();
+        [("manifest", root), ("config", self.manifest.config.clone())]
+            .into_iter()
+            .chain(layers)
+            .filter(|(_, descriptor)| seen.insert(descriptor.digest))
+            .collect()
+    }
+}
+
+fn blob_path(dir: &Path, digest: &Digest) -> PathBuf {
+    dir.join(BLOBS).join(digest.hex())
+}
+
+fn find<'a>(manifest: &'a Manifest, filepath: &str) -> Option<&'a Descriptor> {
+    manifest.layers.iter().find(|layer| layer.filepath() == Some(filepath))
+}
+
+fn read_marker(dir: &Path) -> Result<(), BundleError> {
+    if !dir.is_dir() {
+        return Err(BundleError::Missing {
+            path: dir.to_owned(),
+            hint: "a bundle is a directory; make one with `agent-cli export`",
+        });
+    }
+    let path = dir.join("oci-layout");
+    let hint = "this directory is not a bundle; make one with `agent-cli export`";
+    let bytes = blob::read_top(&path, limit::MARKER, hint)?;
+    let name = path.display().to_string();
+    let marker: LayoutMarker = json::parse(&name, &bytes)?;
+    let version = &marker.image_layout_version;
+    require(version == LAYOUT_VERSION, &name, "imageLayoutVersion", version, LAYOUT_VERSION)
+}
+
+fn read_index(dir: &Path) -> Result<Descriptor, BundleError> {
+    let path = dir.join("index.json");
+    let hint = "the copy of the bundle is incomplete: copy or export it again";
+    let bytes = blob::read_top(&path, limit::INDEX, hint)?;
+    let name = path.display().to_string();
+    let mut index: Index = json::parse(&name, &bytes)?;
+    let version = index.schema_version.to_string();
+    require(version == "2", &name, "schemaVersion", &version, "2")?;
+    let count = index.manifests.len();
+    let Some(root) = index.manifests.pop().filter(|_| count == 1) else {
+        return Err(BundleError::Value {
+            file: name,
+            field: "manifests".to_owned(),
+            value: format!("{count} manifests"),
+            allowed: "exactly one: a bundle holds one model".to_owned(),
+        });
+    };
+    require(root.media_type == MEDIA_MANIFEST, &name, "manifests[0].mediaType", &root.media_type, MEDIA_MANIFEST)?;
+    Ok(root)
+}
+
+fn check_manifest(manifest: &Manifest) -> Result<(), BundleError> {
+    let check = |good: bool, field: &str, value: &str, allowed: &str| require(good, "manifest", field, value, allowed);
+    let version = manifest.schema_version.to_string();
+    check(version == "2", "schemaVersion", &version, "2")?;
+    for (field, value, allowed) in [
+        ("mediaType", &manifest.media_type, MEDIA_MANIFEST),
+        ("artifactType", &manifest.artifact_type, ARTIFACT_TYPE),
+        ("config.mediaType", &manifest.config.media_type, MEDIA_CONFIG),
+    ] {
+        check(value == allowed, field, value, allowed)?;
+    }
+    let kinds = [MEDIA_WEIGHT, MEDIA_WEIGHT_CONFIG, MEDIA_DOC];
+    let mut seen = BTreeSet::new();
+    for (index, layer) in manifest.layers.iter().enumerate() {
+        let kind = layer.media_type.as_str();
+        let field = format!("layers[{index}].mediaType");
+        check(kinds.contains(&kind), &field, kind, &kinds.join(", "))?;
+        let field = format!("layers[{index}].annotations.{ANNOTATION_FILEPATH}");
+        let path = layer.filepath().unwrap_or_default();
+        if let Err(allowed) = check_filepath(path) {
+            check(false, &field, path, allowed)?;
+        }
+        check(seen.insert(path), &field, path, "each filepath once")?;
+    }
+    Ok(())
+}
+
+fn check_config(config: &ModelPack, manifest: &Manifest) -> Result<(), BundleError> {
+    let check = |good: bool, field: &str, value: &str, allowed: &str| require(good, "config", field, value, allowed);
+    let files = &config.modelfs;
+    check(files.kind == "layers", "modelfs.type", &files.kind, "layers")?;
+    let layers: Vec<Digest> = manifest.layers.iter().map(|layer| layer.digest).collect();
+    let value = format!("{} digests", files.diff_ids.len());
+    let allowed = "the digests of the manifest's layers, in their order";
+    check(files.diff_ids == layers, "modelfs.diffIds", &value, allowed)
+}
+
+fn require(good: bool, file: &str, field: &str, value: &str, allowed: &str) -> Result<(), BundleError> {
+    if good {
+        return Ok(());
+    }
+    Err(BundleError::Value {
+        file: file.to_owned(),
+        field: field.to_owned(),
+        value: json::shown(value),
+        allowed: allowed.to_owned(),
+    })
+}
