@@ -24,6 +24,18 @@ pub(crate) struct Cli {
 pub(crate) enum Command {
     /// Continue a prompt; the text streams as it is made
     Generate(command::generate::Args),
+    /// Talk in the terminal; Ctrl-C stops an answer, not the program
+    Chat(command::chat::Args),
+    /// Tell how probable a text is to the model, token by token
+    Score(command::score::Args),
+    /// Turn text into token ids
+    Tokenize(command::tokenize::Args),
+    /// Turn token ids into text
+    Detokenize(command::detokenize::Args),
+    /// Measure how fast a daemon answers
+    Bench(command::bench::Args),
+    /// Print a script that completes this command line in a shell
+    Completions(command::completions::Args),
 }
 
 /// Which daemon.
@@ -95,11 +107,7 @@ pub(crate) struct Generation {
 impl Generation {
     /// A request with these settings; what was not given stays unset.
     pub(crate) fn request(&self, prompt: Prompt) -> GenerateRequest {
-        let priority = if self.background {
-            Priority::Background
-        } else {
-            Priority::Interactive
-        };
+        let priority = if self.background { Priority::Background } else { Priority::Interactive };
         GenerateRequest {
             prompt: Some(prompt),
             sampling: Some(self.sampling()),
@@ -128,23 +136,15 @@ impl Generation {
 
 /// `ID=VALUE`.
 fn logit_bias(text: &str) -> Result<(u32, f32), String> {
-    let (id, value) = text
-        .split_once('=')
-        .ok_or("write ID=VALUE, such as 17=-100")?;
-    let id = id
-        .parse()
-        .map_err(|_| format!("{id:?} is not a token id"))?;
-    let value = value
-        .parse()
-        .map_err(|_| format!("{value:?} is not a number"))?;
+    let (id, value) = text.split_once('=').ok_or("write ID=VALUE, such as 17=-100")?;
+    let id = id.parse().map_err(|_| format!("{id:?} is not a token id"))?;
+    let value = value.parse().map_err(|_| format!("{value:?} is not a number"))?;
     Ok((id, value))
 }
 
 /// A time above zero with its unit: `500ms`, `1.5s`, `2m`, `1h`.
 pub(crate) fn duration(text: &str) -> Result<Duration, String> {
-    let digits = text
-        .find(|c: char| !c.is_ascii_digit() && c != '.')
-        .unwrap_or(text.len());
+    let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
     let (number, unit) = text.split_at(digits);
     let seconds = match unit {
         "ms" => 0.001,
@@ -153,9 +153,7 @@ pub(crate) fn duration(text: &str) -> Result<Duration, String> {
         "h" => 3600.0,
         _ => return Err("write a number and a unit: 500ms, 30s, 2m or 1h".to_owned()),
     };
-    let number: f64 = number
-        .parse()
-        .map_err(|_| format!("{number:?} is not a number"))?;
+    let number: f64 = number.parse().map_err(|_| format!("{number:?} is not a number"))?;
     // A gRPC deadline has at most eight digits; a year is far below what it can say.
     const LONGEST: f64 = 365.0 * 24.0 * 3600.0;
     let seconds = number * seconds;
@@ -176,10 +174,7 @@ impl std::str::FromStr for Tokens {
         let ids: Vec<u32> = text
             .split([',', ' ', '\t', '\r', '\n'])
             .filter(|part| !part.is_empty())
-            .map(|part| {
-                part.parse()
-                    .map_err(|_| format!("{part:?} is not a token id: write ids such as 2,17,30"))
-            })
+            .map(|part| part.parse().map_err(|_| format!("{part:?} is not a token id: write ids such as 2,17,30")))
             .collect::<Result<_, _>>()?;
         if ids.is_empty() {
             return Err("no token ids: write ids such as 2,17,30".to_owned());
@@ -205,19 +200,7 @@ mod tests {
         assert_eq!(duration("1.5s"), Ok(Duration::from_millis(1500)));
         assert_eq!(duration("2m"), Ok(Duration::from_secs(120)));
         assert_eq!(duration("1h"), Ok(Duration::from_secs(3600)));
-        for wrong in [
-            "",
-            "30",
-            "s",
-            "-1s",
-            "0s",
-            "1d",
-            "1..2s",
-            "99999999h",
-            "0.1ms",
-            "ms",
-            "1 s",
-        ] {
+        for wrong in ["", "30", "s", "-1s", "0s", "1d", "1..2s", "99999999h", "0.1ms", "ms", "1 s"] {
             assert!(duration(wrong).is_err(), "{wrong:?}");
         }
     }

@@ -5,8 +5,7 @@ use std::time::Duration;
 use recurve_proto::v1::generate_response::Event;
 use recurve_proto::v1::inference_client::InferenceClient;
 use recurve_proto::v1::{
-    Delta, DetokenizeRequest, Finish, GenerateRequest, ScoreRequest, ScoreResponse,
-    TokenizeRequest, TokenizeResponse,
+    Delta, DetokenizeRequest, Finish, GenerateRequest, ScoreRequest, ScoreResponse, TokenizeRequest, TokenizeResponse,
 };
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Request, Response, Status};
@@ -40,10 +39,7 @@ impl Client {
             .tcp_nodelay(true)
             .http2_keep_alive_interval(KEEP_ALIVE)
             .keep_alive_timeout(KEEP_ALIVE);
-        let channel = endpoint
-            .connect()
-            .await
-            .map_err(|error| status::connecting(&target, &error))?;
+        let channel = endpoint.connect().await.map_err(|error| status::connecting(&target, &error))?;
         let inference = InferenceClient::new(channel).max_decoding_message_size(LARGEST_ANSWER);
         Ok(Self { target, inference })
     }
@@ -115,26 +111,18 @@ impl Client {
     }
 
     /// Text to token ids.
-    pub(crate) async fn tokenize(
-        &mut self,
-        request: TokenizeRequest,
-    ) -> Result<TokenizeResponse, Failure> {
+    pub(crate) async fn tokenize(&mut self, request: TokenizeRequest) -> Result<TokenizeResponse, Failure> {
         let response = self.inference.tokenize(request).await;
         self.answered(response)
     }
 
     /// Token ids to text.
-    pub(crate) async fn detokenize(
-        &mut self,
-        request: DetokenizeRequest,
-    ) -> Result<String, Failure> {
+    pub(crate) async fn detokenize(&mut self, request: DetokenizeRequest) -> Result<String, Failure> {
         let response = self.inference.detokenize(request).await;
         Ok(self.answered(response)?.text)
     }
 
     fn answered<T>(&self, response: Result<Response<T>, Status>) -> Result<T, Failure> {
-        response
-            .map(Response::into_inner)
-            .map_err(|status| status::calling(&self.target, &status, Stage::Asked))
+        response.map(Response::into_inner).map_err(|status| status::calling(&self.target, &status, Stage::Asked))
     }
 }

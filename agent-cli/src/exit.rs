@@ -29,19 +29,13 @@ pub(crate) enum Failure {
 /// Every exit code and what it means, in the words of `--help` and of `docs/exit-codes.md`.
 pub(crate) const CODES: [(u8, &str); 9] = [
     (0, "done"),
-    (
-        1,
-        "the daemon refused the request or failed at it, or this machine did",
-    ),
+    (1, "the daemon refused the request or failed at it, or this machine did"),
     (2, "the command line is wrong"),
     (3, "the daemon cannot be reached"),
     (4, "the answer broke off: what was printed is incomplete"),
     (5, "the time given with --timeout was over"),
     (6, "the daemon is busy: try again later"),
-    (
-        7,
-        "a file, checkpoint or bundle is damaged or not what it should be",
-    ),
+    (7, "a file, checkpoint or bundle is damaged or not what it should be"),
     (130, "interrupted with Ctrl-C"),
 ];
 
@@ -79,11 +73,7 @@ impl Failure {
     pub(crate) fn report(&self) -> ExitCode {
         if let Some(message) = self.message() {
             // Nowhere is left to complain when standard error itself is closed.
-            let _ = writeln!(
-                std::io::stderr(),
-                "agent-cli: {}",
-                crate::output::printable(message)
-            );
+            let _ = writeln!(std::io::stderr(), "agent-cli: {}", crate::output::printable(message));
         }
         ExitCode::from(self.code())
     }
@@ -125,10 +115,7 @@ mod tests {
     fn the_page_of_exit_codes_has_every_code_in_the_same_words() {
         let page = include_str!("../../docs/exit-codes.md");
         for (code, meaning) in CODES {
-            assert!(
-                page.contains(&format!("| {code} | {meaning} |")),
-                "{code}: {meaning}"
-            );
+            assert!(page.contains(&format!("| {code} | {meaning} |")), "{code}: {meaning}");
         }
     }
 }

@@ -30,9 +30,7 @@ fn decode(bytes: Vec<u8>) -> Result<String, Failure> {
     }
     let mut text = String::from_utf8(bytes).map_err(|error| {
         let at = error.utf8_error().valid_up_to();
-        Failure::Usage(format!(
-            "standard input is not UTF-8 text: byte {at} is the first wrong one"
-        ))
+        Failure::Usage(format!("standard input is not UTF-8 text: byte {at} is the first wrong one"))
     })?;
     if text.ends_with('\n') {
         text.pop();
@@ -51,36 +49,22 @@ mod tests {
     fn words_are_joined_with_a_space() {
         let words = ["set", "the", "fan  to", "40"].map(str::to_owned);
         assert_eq!(text(&words), Ok("set the fan  to 40".to_owned()));
-        assert_eq!(
-            text(&["a".to_owned(), "-".to_owned()]),
-            Ok("a -".to_owned())
-        );
+        assert_eq!(text(&["a".to_owned(), "-".to_owned()]), Ok("a -".to_owned()));
     }
 
     #[test]
     fn one_line_end_is_dropped() {
-        for (bytes, expected) in [
-            ("a", "a"),
-            ("a\n", "a"),
-            ("a\r\n", "a"),
-            ("a\n\n", "a\n"),
-            ("a\r", "a\r"),
-            ("", ""),
-        ] {
+        for (bytes, expected) in [("a", "a"), ("a\n", "a"), ("a\r\n", "a"), ("a\n\n", "a\n"), ("a\r", "a\r"), ("", "")]
+        {
             assert_eq!(decode(bytes.into()), Ok(expected.to_owned()), "{bytes:?}");
         }
     }
 
     #[test]
     fn bytes_that_are_not_text_and_too_many_of_them_are_named() {
-        let Err(Failure::Usage(message)) = decode(b"ab\xffcd".to_vec()) else {
-            panic!()
-        };
+        let Err(Failure::Usage(message)) = decode(b"ab\xffcd".to_vec()) else { panic!() };
         assert!(message.contains("byte 2"), "{message}");
-        assert!(matches!(
-            decode(vec![b'a'; LARGEST as usize + 1]),
-            Err(Failure::Usage(_))
-        ));
+        assert!(matches!(decode(vec![b'a'; LARGEST as usize + 1]), Err(Failure::Usage(_))));
         assert!(decode(vec![b'a'; LARGEST as usize]).is_ok());
     }
 }

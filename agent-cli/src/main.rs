@@ -27,6 +27,12 @@ fn main() -> ExitCode {
 fn run(command: Command) -> Result<(), Failure> {
     match command {
         Command::Generate(args) => online(command::generate::run(args)),
+        Command::Chat(args) => online(command::chat::run(args)),
+        Command::Score(args) => online(command::score::run(args)),
+        Command::Tokenize(args) => online(command::tokenize::run(args)),
+        Command::Detokenize(args) => online(command::detokenize::run(args)),
+        Command::Bench(args) => online(command::bench::run(args)),
+        Command::Completions(args) => command::completions::run(args),
     }
 }
 

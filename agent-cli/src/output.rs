@@ -28,18 +28,12 @@ fn failed(error: &io::Error) -> Failure {
 /// Prints `text` as it is, without a line end of its own.
 pub(crate) fn raw(text: &[u8]) -> Result<(), Failure> {
     let mut out = io::stdout().lock();
-    out.write_all(text)
-        .and_then(|()| out.flush())
-        .map_err(|error| failed(&error))
+    out.write_all(text).and_then(|()| out.flush()).map_err(|error| failed(&error))
 }
 
 /// Prints `text` as one line, or several, with a line end.
 pub(crate) fn line(text: &str) -> Result<(), Failure> {
-    let text = if io::stdout().is_terminal() {
-        printable(text)
-    } else {
-        Cow::Borrowed(text)
-    };
+    let text = if io::stdout().is_terminal() { printable(text) } else { Cow::Borrowed(text) };
     raw(format!("{text}\n").as_bytes())
 }
 
@@ -58,11 +52,7 @@ pub(crate) fn aside(text: &str) {
 /// The text without characters that would steer a terminal: each becomes U+FFFD. Line ends and tabs stay.
 pub(crate) fn printable(text: &str) -> Cow<'_, str> {
     let steers = |c: char| c.is_control() && c != '\n' && c != '\t';
-    if text.contains(steers) {
-        Cow::Owned(text.replace(steers, "\u{fffd}"))
-    } else {
-        Cow::Borrowed(text)
-    }
+    if text.contains(steers) { Cow::Owned(text.replace(steers, "\u{fffd}")) } else { Cow::Borrowed(text) }
 }
 
 /// Writes an answer piece by piece, each at once, and ends it with exactly one line end: those at the end of what came
@@ -86,12 +76,7 @@ impl Streamed<io::Stdout> {
 
 impl<W: Write> Streamed<W> {
     fn new(out: W, for_terminal: bool) -> Self {
-        Self {
-            out,
-            for_terminal,
-            held: 0,
-            begun: false,
-        }
+        Self { out, for_terminal, held: 0, begun: false }
     }
 
     /// Writes the next piece.
@@ -122,10 +107,7 @@ impl<W: Write> Streamed<W> {
     }
 
     fn write(&mut self, text: &str) -> Result<(), Failure> {
-        self.out
-            .write_all(text.as_bytes())
-            .and_then(|()| self.out.flush())
-            .map_err(|error| failed(&error))
+        self.out.write_all(text.as_bytes()).and_then(|()| self.out.flush()).map_err(|error| failed(&error))
     }
 }
 

@@ -12,10 +12,7 @@ pub(crate) struct Usage {
 
 impl From<v1::Usage> for Usage {
     fn from(usage: v1::Usage) -> Self {
-        Self {
-            prompt_tokens: usage.prompt_tokens,
-            completion_tokens: usage.completion_tokens,
-        }
+        Self { prompt_tokens: usage.prompt_tokens, completion_tokens: usage.completion_tokens }
     }
 }
 
@@ -65,10 +62,7 @@ pub(crate) fn stats(finish: &v1::Finish) -> String {
     let ms = |value: Option<f64>| value.map_or_else(|| "-".to_owned(), |ms| format!("{ms:.1} ms"));
     let rate = match timings.decode_ms {
         Some(decode) if decode > 0.0 && usage.completion_tokens > 1 => {
-            format!(
-                " ({:.1} tokens/s)",
-                (usage.completion_tokens - 1) as f64 * 1e3 / decode
-            )
+            format!(" ({:.1} tokens/s)", (usage.completion_tokens - 1) as f64 * 1e3 / decode)
         }
         _ => String::new(),
     };
@@ -105,15 +99,9 @@ mod tests {
     #[test]
     fn the_line_of_stats_leaves_out_what_does_not_apply() {
         let mut finish = v1::Finish {
-            usage: Some(v1::Usage {
-                prompt_tokens: 7,
-                completion_tokens: 5,
-            }),
+            usage: Some(v1::Usage { prompt_tokens: 7, completion_tokens: 5 }),
             timings: Some(v1::Timings {
-                decode: Some(prost_types::Duration {
-                    seconds: 0,
-                    nanos: 40_000_000,
-                }),
+                decode: Some(prost_types::Duration { seconds: 0, nanos: 40_000_000 }),
                 ..Default::default()
             }),
             seed: 3,
@@ -121,10 +109,7 @@ mod tests {
         };
         finish.set_reason(v1::FinishReason::EndOfText);
         let line = stats(&finish);
-        assert!(
-            line.starts_with("7 + 5 tokens, end_of_text; queue -,"),
-            "{line}"
-        );
+        assert!(line.starts_with("7 + 5 tokens, end_of_text; queue -,"), "{line}");
         assert!(line.contains("decode 40.0 ms (100.0 tokens/s)"), "{line}");
         finish.usage = None;
         assert!(!stats(&finish).contains("tokens/s"));

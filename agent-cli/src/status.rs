@@ -50,17 +50,10 @@ pub(crate) fn calling(target: &Target, status: &Status, stage: Stage) -> Failure
     let said = said(status, &details);
     match status.code() {
         Code::DeadlineExceeded => Failure::Deadline(format!("{target}: {said}")),
-        Code::ResourceExhausted => {
-            Failure::Busy(format!("{target} is busy: {said}{}", retry(&details)))
-        }
-        Code::Unavailable => Failure::Unreachable(format!(
-            "{target} cannot answer now: {said}{}",
-            retry(&details)
-        )),
+        Code::ResourceExhausted => Failure::Busy(format!("{target} is busy: {said}{}", retry(&details))),
+        Code::Unavailable => Failure::Unreachable(format!("{target} cannot answer now: {said}{}", retry(&details))),
         // What tonic makes of an HTTP answer that no gRPC server gave.
-        _ if status.message().starts_with("grpc-status header missing") => {
-            not_grpc(target, status.message())
-        }
+        _ if status.message().starts_with("grpc-status header missing") => not_grpc(target, status.message()),
         Code::Unimplemented => Failure::Failed(format!(
             "{target} does not know this call ({said}): is it a recurve daemon, and as new as this agent-cli?"
         )),
@@ -97,15 +90,8 @@ fn said(status: &Status, details: &ErrorDetails) -> String {
         "" => format!("no message, status {:?}", status.code()),
         message => message.to_owned(),
     };
-    for violation in details
-        .bad_request()
-        .iter()
-        .flat_map(|bad| &bad.field_violations)
-    {
-        text.push_str(&format!(
-            "\n  {}: {}",
-            violation.field, violation.description
-        ));
+    for violation in details.bad_request().iter().flat_map(|bad| &bad.field_violations) {
+        text.push_str(&format!("\n  {}: {}", violation.field, violation.description));
     }
     if let Some(info) = details.error_info()
         && info.domain == reason::DOMAIN

@@ -10,8 +10,7 @@ pub(crate) const LOCAL_SOCKET: &str = "/run/recurve/recurved.sock";
 /// Where a daemon on this machine listens by default.
 const LOCAL_ADDRESS: (&str, u16) = ("127.0.0.1", 50051);
 /// What `--on` takes, for messages.
-const ALLOWED: &str =
-    "host:port (gateway-7:50051, 192.0.2.7:50051, [2001:db8::7]:50051) or unix:/path";
+const ALLOWED: &str = "host:port (gateway-7:50051, 192.0.2.7:50051, [2001:db8::7]:50051) or unix:/path";
 
 /// The address of one daemon.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -45,16 +44,10 @@ impl fmt::Display for Target {
 /// This is the one place that knows how daemons are named.
 pub(crate) fn resolve(on: Option<&str>, socket: &Path) -> Result<Target, Failure> {
     match on {
-        Some(text) => parse(text).map_err(|problem| {
-            Failure::Usage(format!(
-                "--on {text:?} (or RECURVE_ON) {problem}; allowed: {ALLOWED}"
-            ))
-        }),
+        Some(text) => parse(text)
+            .map_err(|problem| Failure::Usage(format!("--on {text:?} (or RECURVE_ON) {problem}; allowed: {ALLOWED}"))),
         None if socket.exists() => Ok(Target::Unix(socket.display().to_string())),
-        None => Ok(Target::Tcp {
-            host: LOCAL_ADDRESS.0.to_owned(),
-            port: LOCAL_ADDRESS.1,
-        }),
+        None => Ok(Target::Tcp { host: LOCAL_ADDRESS.0.to_owned(), port: LOCAL_ADDRESS.1 }),
     }
 }
 
@@ -68,9 +61,7 @@ fn parse(text: &str) -> Result<Target, String> {
     }
     if let Some((scheme, rest)) = text.split_once("://") {
         let rest = rest.trim_end_matches('/');
-        return Err(format!(
-            "is a URL: leave out `{scheme}://` and write {rest:?}"
-        ));
+        return Err(format!("is a URL: leave out `{scheme}://` and write {rest:?}"));
     }
     let Some((host, port)) = text.rsplit_once(':') else {
         return Err(format!("has no port: write `{text}:{}`", LOCAL_ADDRESS.1));
@@ -80,10 +71,7 @@ fn parse(text: &str) -> Result<Target, String> {
         Ok(port) => port,
     };
     check_host(host)?;
-    Ok(Target::Tcp {
-        host: host.to_owned(),
-        port,
-    })
+    Ok(Target::Tcp { host: host.to_owned(), port })
 }
 
 fn unix(path: &str) -> Result<Target, String> {
@@ -100,26 +88,16 @@ fn check_host(host: &str) -> Result<(), String> {
     if host.is_empty() {
         return Err("has no host".to_owned());
     }
-    if let Some(address) = host
-        .strip_prefix('[')
-        .and_then(|rest| rest.strip_suffix(']'))
-    {
+    if let Some(address) = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
         return match address.parse::<std::net::Ipv6Addr>() {
             Ok(_) => Ok(()),
-            Err(_) => Err(format!(
-                "has {address:?} in brackets, which is not an IPv6 address"
-            )),
+            Err(_) => Err(format!("has {address:?} in brackets, which is not an IPv6 address")),
         };
     }
     if host.contains(':') {
-        return Err(format!(
-            "looks like IPv6: write the host in brackets, `[{host}]:PORT`"
-        ));
+        return Err(format!("looks like IPv6: write the host in brackets, `[{host}]:PORT`"));
     }
-    match host
-        .chars()
-        .find(|c| !(c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | '_')))
-    {
+    match host.chars().find(|c| !(c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | '_'))) {
         Some(wrong) => Err(format!("has {wrong:?} in the host")),
         None => Ok(()),
     }
@@ -130,10 +108,7 @@ mod tests {
     use super::*;
 
     fn tcp(host: &str, port: u16) -> Target {
-        Target::Tcp {
-            host: host.to_owned(),
-            port,
-        }
+        Target::Tcp { host: host.to_owned(), port }
     }
 
     #[test]
@@ -147,11 +122,7 @@ mod tests {
             ("unix:///run/x.sock", Target::Unix("/run/x.sock".to_owned())),
         ] {
             assert_eq!(parse(text), Ok(expected.clone()), "{text}");
-            assert_eq!(
-                parse(&expected.to_string()),
-                Ok(expected),
-                "{text}, printed"
-            );
+            assert_eq!(parse(&expected.to_string()), Ok(expected), "{text}, printed");
         }
     }
 
@@ -160,10 +131,7 @@ mod tests {
         for (text, problem) in [
             ("", "is empty"),
             ("gateway", "write `gateway:50051`"),
-            (
-                "http://gateway:50051/",
-                "leave out `http://` and write \"gateway:50051\"",
-            ),
+            ("http://gateway:50051/", "leave out `http://` and write \"gateway:50051\""),
             ("gateway:", "port \"\""),
             ("gateway:0", "not 1 to 65535"),
             ("gateway:70000", "not 1 to 65535"),

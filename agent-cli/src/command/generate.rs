@@ -1,8 +1,6 @@
 //! `agent-cli generate`: continues a prompt.
 
-use recurve_proto::v1::{
-    self, Chat, ChatMessage, Delta, Finish, GenerateRequest, TokenIds, generate_request::Prompt,
-};
+use recurve_proto::v1::{self, Chat, ChatMessage, Delta, Finish, GenerateRequest, TokenIds, generate_request::Prompt};
 use serde::Serialize;
 
 use crate::args::{Generation, On, Tokens};
@@ -39,9 +37,7 @@ pub(crate) struct Args {
 /// Runs the command.
 pub(crate) async fn run(args: Args) -> Result<(), Failure> {
     if args.top_logprobs.is_some() && args.format == Format::Text {
-        return Err(Failure::Usage(
-            "--top-logprobs are only in the JSON output: add --format json".to_owned(),
-        ));
+        return Err(Failure::Usage("--top-logprobs are only in the JSON output: add --format json".to_owned()));
     }
     let request = request(&args)?;
     let mut client = Client::connect(&args.on).await?;
@@ -63,27 +59,15 @@ fn request(args: &Args) -> Result<GenerateRequest, Failure> {
             if args.raw {
                 Prompt::Text(text)
             } else {
-                Prompt::Chat(Chat {
-                    messages: vec![ChatMessage {
-                        role: "user".to_owned(),
-                        content: text,
-                    }],
-                })
+                Prompt::Chat(Chat { messages: vec![ChatMessage { role: "user".to_owned(), content: text }] })
             }
         }
     };
-    Ok(GenerateRequest {
-        top_logprobs: args.top_logprobs,
-        ..args.generation.request(prompt)
-    })
+    Ok(GenerateRequest { top_logprobs: args.top_logprobs, ..args.generation.request(prompt) })
 }
 
 /// Prints the text as it arrives. Ctrl-C ends the line, then the program.
-async fn stream(
-    client: &mut Client,
-    request: GenerateRequest,
-    generation: &Generation,
-) -> Result<Finish, Failure> {
+async fn stream(client: &mut Client, request: GenerateRequest, generation: &Generation) -> Result<Finish, Failure> {
     let mut out = Streamed::stdout();
     let answer = client.generate(request, generation.timeout, |delta| out.push(&delta.text));
     let result = tokio::select! {
@@ -99,11 +83,7 @@ async fn stream(
 }
 
 /// Prints one JSON object when the answer is complete.
-async fn collect(
-    client: &mut Client,
-    request: GenerateRequest,
-    generation: &Generation,
-) -> Result<Finish, Failure> {
+async fn collect(client: &mut Client, request: GenerateRequest, generation: &Generation) -> Result<Finish, Failure> {
     let with_logprobs = request.top_logprobs.is_some();
     let mut answer = Delta::default();
     let finish = client
@@ -121,10 +101,7 @@ async fn collect(
 /// An answer that the daemon cut short by its own shutdown was printed, and is not what was asked for.
 fn complete(client: &Client, finish: &Finish) -> Result<(), Failure> {
     if finish.reason() == v1::FinishReason::Shutdown {
-        return Err(Failure::Incomplete(format!(
-            "{} is shutting down and ended the answer early",
-            client.target()
-        )));
+        return Err(Failure::Incomplete(format!("{} is shutting down and ended the answer early", client.target())));
     }
     Ok(())
 }
@@ -184,10 +161,7 @@ struct Logprob {
 
 impl From<&v1::TokenLogprob> for Logprob {
     fn from(value: &v1::TokenLogprob) -> Self {
-        Self {
-            token: value.token,
-            logprob: value.logprob,
-        }
+        Self { token: value.token, logprob: value.logprob }
     }
 }
 
