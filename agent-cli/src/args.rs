@@ -157,7 +157,7 @@ pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     // A gRPC deadline has at most eight digits; a year is far below what it can say.
     const LONGEST: f64 = 365.0 * 24.0 * 3600.0;
     let seconds = number * seconds;
-    if !(seconds >= 0.001 && seconds <= LONGEST) {
+    if !(0.001..=LONGEST).contains(&seconds) {
         return Err("the time must be from 1ms to 8760h".to_owned());
     }
     Ok(Duration::from_secs_f64(seconds))
