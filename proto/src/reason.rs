@@ -21,3 +21,7 @@ pub const SHUTTING_DOWN: &str = "SHUTTING_DOWN";
 pub const ENGINE_FAILED: &str = "ENGINE_FAILED";
 /// The model gave values that are not numbers for this request. INTERNAL.
 pub const NOT_A_NUMBER: &str = "NOT_A_NUMBER";
+/// The model is being loaded; `RetryInfo` tells when to ask again. UNAVAILABLE.
+pub const LOADING: &str = "LOADING";
+/// The bundle's tokenizer or chat template failed, or its parts do not fit together. INTERNAL.
+pub const BUNDLE_UNUSABLE: &str = "BUNDLE_UNUSABLE";

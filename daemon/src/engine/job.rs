@@ -163,7 +163,9 @@ pub enum Failure {
     #[error("the engine failed at a step: {0}")]
     Engine(String),
     /// The model's logits were not finite.
-    #[error("the model gave values that are not finite at position {position}: the bundle is damaged or its weights overflow")]
+    #[error(
+        "the model gave values that are not finite at position {position}: the bundle is damaged or its weights overflow"
+    )]
     NotFinite {
         /// Tokens consumed before the step.
         position: u64,

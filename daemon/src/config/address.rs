@@ -1,0 +1,111 @@
+//! Where the daemon listens.
+
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::str::FromStr;
+
+/// Longest path of a Unix socket, in bytes: the kernel's 108 less the closing zero.
+const UNIX_PATH_MAX: usize = 107;
+
+/// An address to listen on.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Address {
+    /// `IP:PORT`; port 0 lets the system choose.
+    Tcp(SocketAddr),
+    /// `unix:/PATH`.
+    Unix(PathBuf),
+}
+
+impl Address {
+    /// Whether only this machine can reach it.
+    pub fn is_local(&self) -> bool {
+        match self {
+            Self::Tcp(address) => match address.ip() {
+                IpAddr::V4(ip) => ip.is_loopback(),
+                IpAddr::V6(ip) => match ip.to_ipv4_mapped() {
+                    Some(mapped) => mapped.is_loopback(),
+                    None => ip.is_loopback(),
+                },
+            },
+            Self::Unix(_) => true,
+        }
+    }
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(address) => write!(f, "{address}"),
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}
+
+impl FromStr for Address {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        if let Some(rest) = text.strip_prefix("unix:") {
+            let path = rest.strip_prefix("//").unwrap_or(rest);
+            if !path.starts_with('/') {
+                return Err("a Unix socket needs an absolute path, as in unix:/run/recurve/recurved.sock".into());
+            }
+            if path.len() > UNIX_PATH_MAX || path.contains('\0') {
+                return Err(format!("the path of a Unix socket has at most {UNIX_PATH_MAX} bytes and no zero byte"));
+            }
+            return Ok(Self::Unix(PathBuf::from(path)));
+        }
+        if let Some(port) = text.strip_prefix("localhost:")
+            && let Ok(port) = port.parse()
+        {
+            return Ok(Self::Tcp((Ipv4Addr::LOCALHOST, port).into()));
+        }
+        text.parse().map(Self::Tcp).map_err(|_| {
+            "not an address: write IP:PORT (127.0.0.1:50051, [::1]:50051), localhost:PORT or unix:/PATH".into()
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn accepts_and_prints_each_spelling() {
+        for (text, printed) in [
+            ("127.0.0.1:50051", "127.0.0.1:50051"),
+            ("localhost:0", "127.0.0.1:0"),
+            ("[::1]:7", "[::1]:7"),
+            ("unix:/run/a.sock", "unix:/run/a.sock"),
+            ("unix:///run/a.sock", "unix:/run/a.sock"),
+        ] {
+            assert_eq!(text.parse::<Address>().unwrap().to_string(), printed);
+        }
+    }
+
+    #[test]
+    fn refuses_what_is_no_address() {
+        let long = format!("unix:/{}", "x".repeat(107));
+        for text in ["", "50051", "gateway:50051", "unix:a.sock", "127.0.0.1:65536", "127.0.0.1", "localhost:x", &long]
+        {
+            assert!(text.parse::<Address>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn tells_local_from_reachable() {
+        for (text, local) in [
+            ("127.0.0.1:1", true),
+            ("127.9.9.9:1", true),
+            ("[::1]:1", true),
+            ("[::ffff:127.0.0.1]:1", true),
+            ("unix:/a", true),
+            ("0.0.0.0:1", false),
+            ("[::]:1", false),
+            ("192.168.1.4:1", false),
+        ] {
+            assert_eq!(text.parse::<Address>().unwrap().is_local(), local, "{text}");
+        }
+    }
+}

@@ -1,0 +1,102 @@
+//! The command line of `recurved`.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// Where the configuration file is when nothing else is said.
+pub(super) const DEFAULT_FILE: &str = "/etc/recurve/recurved.toml";
+
+/// Serves a RecurrentGemma bundle over gRPC.
+///
+/// Settings come from defaults, then the configuration file, then RECURVE_* environment variables
+/// (RECURVE_ENGINE__THREADS for engine.threads), then flags; the later wins. `recurved check-config` shows them all,
+/// with where each came from.
+#[derive(Debug, Parser)]
+#[command(name = "recurved", version, after_help = EXIT_CODES, args_conflicts_with_subcommands = false)]
+pub struct Cli {
+    /// What to do; without it, serve.
+    #[command(subcommand)]
+    pub command: Option<Command>,
+    /// Settings given as flags.
+    #[command(flatten)]
+    pub flags: Flags,
+}
+
+const EXIT_CODES: &str = "\
+Exit codes:
+   0  stopped by SIGTERM or SIGINT
+  64  wrong command line
+  65  the bundle is damaged or not of a kind that this version serves
+  66  the bundle does not exist or cannot be read
+  69  an address cannot be listened on, or ONNX Runtime is missing or unsuitable
+  70  the engine failed while serving; the log says why
+  71  the system refused something that every process needs
+  78  wrong configuration; all problems are listed";
+
+/// What `recurved` can do besides serving.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Prints the settings in effect and where each came from; exits with 78 when something is wrong.
+    CheckConfig {
+        /// How to print them.
+        #[arg(long, value_enum, default_value_t = Format::Text)]
+        format: Format,
+    },
+    /// Prints docs/configuration.md.
+    #[command(hide = true)]
+    ConfigReference,
+}
+
+/// How to print.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub enum Format {
+    /// For people.
+    Text,
+    /// For programs.
+    Json,
+}
+
+/// Settings given as flags.
+#[derive(Debug, Default, Args)]
+pub struct Flags {
+    /// Configuration file (TOML) [default: /etc/recurve/recurved.toml, if it exists]
+    #[arg(long, value_name = "FILE", env = "RECURVE_CONFIG", global = true)]
+    pub config: Option<PathBuf>,
+    /// Folder of the bundle to serve
+    #[arg(long, value_name = "DIR", global = true)]
+    pub bundle: Option<PathBuf>,
+    /// Address to serve on, IP:PORT or unix:/PATH; may be given several times [default: 127.0.0.1:50051]
+    #[arg(long, value_name = "ADDR", global = true)]
+    pub listen: Vec<String>,
+    /// Serve without encryption on addresses that other machines can reach
+    #[arg(long, global = true)]
+    pub insecure: bool,
+    /// Folder for what must survive a restart [default: /var/lib/recurve]
+    #[arg(long, value_name = "DIR", global = true)]
+    pub state_dir: Option<PathBuf>,
+    /// What to log: off, error, warn, info, debug, trace, or TARGET=LEVEL,… [default: info]
+    #[arg(long, value_name = "LEVEL", global = true)]
+    pub log: Option<String>,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn flags_stand_before_or_after_the_subcommand() {
+        for line in [["recurved", "--bundle", "b", "check-config"], ["recurved", "check-config", "--bundle", "b"]] {
+            let cli = Cli::try_parse_from(line).unwrap();
+            assert_eq!(cli.flags.bundle, Some(PathBuf::from("b")), "{line:?}");
+            assert!(matches!(cli.command, Some(Command::CheckConfig { .. })));
+        }
+    }
+}

@@ -1,0 +1,223 @@
+//! Every key of the configuration, declared once: defaults, checks, `check-config` and the reference page all read
+//! this table.
+
+/// A key of the configuration.
+#[derive(Debug)]
+pub(super) struct Key {
+    /// Dotted path, as in `engine.threads`.
+    pub(super) path: &'static str,
+    /// What its value may be.
+    pub(super) kind: Kind,
+    /// The default as TOML; `None` where the key is not set by default.
+    pub(super) default: Option<&'static str>,
+    /// The flag of the command line that sets it.
+    pub(super) flag: Option<&'static str>,
+    /// What it does, with the unit of its value.
+    pub(super) doc: &'static str,
+}
+
+/// What a value may be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// `true` or `false`.
+    Bool,
+    /// A whole number, both bounds allowed.
+    Integer {
+        /// The least.
+        min: u64,
+        /// The greatest.
+        max: u64,
+    },
+    /// One of these words.
+    Choice(&'static [&'static str]),
+    /// A log level, or a list of `TARGET=LEVEL`.
+    LogFilter,
+    /// A path.
+    Path,
+    /// A list of addresses.
+    Addresses,
+}
+
+impl Kind {
+    /// What is allowed, in words.
+    pub(super) fn allowed(self) -> String {
+        match self {
+            Self::Bool => "true or false".into(),
+            Self::Integer { min, max } => format!("a whole number from {min} to {max}"),
+            Self::Choice(words) => words.join(" or "),
+            Self::LogFilter => {
+                "off, error, warn, info, debug or trace, or a list such as \"info,recurved::grpc=debug\"".into()
+            }
+            Self::Path => "a path".into(),
+            Self::Addresses => "a list of IP:PORT, localhost:PORT or unix:/PATH".into(),
+        }
+    }
+}
+
+impl Key {
+    /// The environment variable that sets it.
+    pub(super) fn variable(&self) -> String {
+        format!("{VARIABLE_PREFIX}{}", self.path.replace('.', "__").to_uppercase())
+    }
+}
+
+/// What the environment variables begin with.
+pub(super) const VARIABLE_PREFIX: &str = "RECURVE_";
+
+/// The key with this path.
+pub(super) fn find(path: &str) -> Option<&'static Key> {
+    KEYS.iter().find(|key| key.path == path)
+}
+
+const TOKENS: Kind = Kind::Integer { min: 1, max: 1 << 31 };
+
+/// All keys, in the order of the reference page.
+pub(super) const KEYS: &[Key] = &[
+    Key {
+        path: "bundle",
+        kind: Kind::Path,
+        default: None,
+        flag: Some("--bundle"),
+        doc: "Folder of the bundle to serve, an OCI image layout as `agent-cli export` writes it. Required.",
+    },
+    Key {
+        path: "listen",
+        kind: Kind::Addresses,
+        default: Some(r#"["127.0.0.1:50051"]"#),
+        flag: Some("--listen"),
+        doc: "Addresses to serve gRPC on. Port 0 lets the system choose; the log line `ready` tells the port. \
+              A Unix socket is made with mode 0660.",
+    },
+    Key {
+        path: "insecure",
+        kind: Kind::Bool,
+        default: Some("false"),
+        flag: Some("--insecure"),
+        doc: "Serve without encryption or identity on addresses that other machines can reach. Everyone on that \
+              network can then use the model and read what others ask it.",
+    },
+    Key {
+        path: "state_dir",
+        kind: Kind::Path,
+        default: Some(r#""/var/lib/recurve""#),
+        flag: Some("--state-dir"),
+        doc: "Folder for what must survive a restart. Made when it is first needed.",
+    },
+    Key {
+        path: "engine.library",
+        kind: Kind::Path,
+        default: None,
+        flag: None,
+        doc: "The ONNX Runtime library, `libonnxruntime.so…`, version 1.25 or later. Not set: `ORT_DYLIB_PATH`, then \
+              `../lib/recurve` beside the executable's folder, then the copy of the source tree.",
+    },
+    Key {
+        path: "engine.threads",
+        kind: Kind::Integer { min: 0, max: 1024 },
+        default: Some("0"),
+        flag: None,
+        doc: "Threads that compute. 0: one for each core.",
+    },
+    Key {
+        path: "engine.slots",
+        kind: Kind::Integer { min: 1, max: 256 },
+        default: Some("4"),
+        flag: None,
+        doc: "Requests computed at the same time, as rows of one batch. Memory for each is taken at the start: up to \
+              36 MB a row for a model of 2 billion parameters.",
+    },
+    Key {
+        path: "engine.prefill_budget",
+        kind: Kind::Integer { min: 1, max: 65_536 },
+        default: None,
+        flag: None,
+        doc: "Most prompt tokens read between two tokens of running streams: less makes the streams smoother, more \
+              reads prompts faster. At most the bundle's chunk, which it is when not set.",
+    },
+    Key {
+        path: "engine.spinning",
+        kind: Kind::Bool,
+        default: Some("false"),
+        flag: None,
+        doc: "Let idle compute threads spin instead of sleep: a few per cent faster on a machine that does nothing \
+              else, much slower on one that does.",
+    },
+    Key {
+        path: "engine.queue",
+        kind: Kind::Integer { min: 1, max: 65_536 },
+        default: Some("64"),
+        flag: None,
+        doc: "Requests that may wait for a slot. One more is answered RESOURCE_EXHAUSTED, with the time to retry after.",
+    },
+    Key {
+        path: "limits.max_message_bytes",
+        kind: Kind::Integer { min: 1024, max: 1 << 30 },
+        default: Some("4194304"),
+        flag: None,
+        doc: "Largest request message, in bytes. Checked before it is decoded.",
+    },
+    Key {
+        path: "limits.max_prompt_tokens",
+        kind: TOKENS,
+        default: Some("131072"),
+        flag: None,
+        doc: "Longest prompt, in tokens. Memory does not depend on it; time does.",
+    },
+    Key {
+        path: "limits.max_tokens",
+        kind: TOKENS,
+        default: Some("131072"),
+        flag: None,
+        doc: "Most tokens that one request may generate.",
+    },
+    Key {
+        path: "limits.max_score_tokens",
+        kind: TOKENS,
+        default: Some("8192"),
+        flag: None,
+        doc: "Most tokens that one request may have scored.",
+    },
+    Key {
+        path: "limits.connections",
+        kind: Kind::Integer { min: 1, max: 65_536 },
+        default: Some("256"),
+        flag: None,
+        doc: "Connections open at the same time, over all addresses. One more is closed at once.",
+    },
+    Key {
+        path: "shutdown.grace",
+        kind: Kind::Integer { min: 0, max: 86_400 },
+        default: Some("10"),
+        flag: None,
+        doc: "Seconds that running requests may take to finish after SIGTERM or SIGINT. What still runs then ends with \
+              the finish reason SHUTDOWN. A second signal ends the process at once.",
+    },
+    Key {
+        path: "log.level",
+        kind: Kind::LogFilter,
+        default: Some(r#""info""#),
+        flag: Some("--log"),
+        doc: "What is logged, on standard error. Prompts and replies never are.",
+    },
+    Key {
+        path: "log.format",
+        kind: Kind::Choice(&["text", "json"]),
+        default: Some(r#""text""#),
+        flag: None,
+        doc: "Lines for people (in colour on a terminal), or one JSON object a line.",
+    },
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_are_unique_and_variables_follow_them() {
+        let mut paths: Vec<_> = KEYS.iter().map(|key| key.path).collect();
+        paths.sort_unstable();
+        paths.dedup();
+        assert_eq!(paths.len(), KEYS.len());
+        assert_eq!(find("engine.prefill_budget").unwrap().variable(), "RECURVE_ENGINE__PREFILL_BUDGET");
+    }
+}

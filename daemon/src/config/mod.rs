@@ -1,0 +1,60 @@
+//! The one place where the daemon reads files, flags and environment variables for its settings.
+//!
+//! Defaults < TOML file < `RECURVE_*` variables < flags. All problems are found and reported together.
+
+mod address;
+mod args;
+mod keys;
+mod layers;
+mod read;
+mod reference;
+mod report;
+mod settings;
+
+use std::path::{Path, PathBuf};
+
+pub use address::Address;
+pub use args::{Cli, Command, Flags, Format};
+pub use reference::page as reference_page;
+pub use report::{Entry, Problem, Report, Source, problems};
+pub use settings::{EngineSettings, Limits, LogFormat, LogSettings, Settings};
+
+/// The configuration as it was found: the settings if nothing is wrong, and what there is to show.
+#[derive(Debug)]
+pub struct Loaded {
+    /// The settings, where nothing is wrong.
+    pub settings: Option<Settings>,
+    /// Each value with its source, and every problem.
+    pub report: Report,
+}
+
+/// Reads all sources of this process.
+pub fn load(flags: &Flags) -> Loaded {
+    let file = flags.config.clone().or_else(|| {
+        let default = PathBuf::from(args::DEFAULT_FILE);
+        default.exists().then_some(default)
+    });
+    let variables: Vec<_> = variables().collect();
+    load_from(flags, file.as_deref(), &variables)
+}
+
+/// The variables of the environment whose names are text.
+fn variables() -> impl Iterator<Item = (String, String)> {
+    std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.to_string_lossy().into_owned())))
+}
+
+/// Reads the given sources.
+fn load_from(flags: &Flags, file: Option<&Path>, variables: &[(String, String)]) -> Loaded {
+    let mut problems = Vec::new();
+    let file = file.and_then(|path| layers::file(path).map_err(|problem| problems.push(problem)).ok());
+    let figment = layers::stack(file, variables, flags);
+    let mut reader = read::Reader::new(figment, problems);
+    let settings = Settings::read(&mut reader);
+    let (values, problems) = reader.finish();
+    let ok = problems.is_empty();
+    Loaded { settings: ok.then_some(settings), report: Report { ok, values, problems } }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,202 @@
+//! Takes the values out of the sources one by one, so that one wrong value does not hide the next.
+
+use std::path::PathBuf;
+
+use figment::Figment;
+use figment::value::{Dict, Value};
+use serde_json::Value as Json;
+use tracing_subscriber::filter::Targets;
+
+use super::address::Address;
+use super::keys::{KEYS, Key, Kind, find};
+use super::layers;
+use super::report::{Entry, Problem, Source};
+
+/// Reads values by key and collects what is wrong with them.
+pub(super) struct Reader {
+    figment: Figment,
+    data: Dict,
+    entries: Vec<Entry>,
+    problems: Vec<Problem>,
+}
+
+impl Reader {
+    /// Reads from these sources, and reports every key in them that does not exist.
+    pub(super) fn new(figment: Figment, problems: Vec<Problem>) -> Self {
+        let data = figment.extract::<Dict>().unwrap_or_default();
+        let mut reader = Self { figment, data, entries: Vec::new(), problems };
+        reader.report_unknown();
+        reader
+    }
+
+    /// `true` or `false`; `false` where the value is wrong.
+    pub(super) fn bool(&mut self, path: &str) -> bool {
+        self.take(path, |_, value| value.to_bool().ok_or_else(String::new)).unwrap_or_default()
+    }
+
+    /// A whole number within the bounds of its key, if it is set.
+    pub(super) fn integer(&mut self, path: &str) -> Option<u64> {
+        self.take(path, |kind, value| {
+            let Kind::Integer { min, max } = kind else { return Err(String::new()) };
+            let number = value.to_u128().or_else(|| value.to_i128().and_then(|n| u128::try_from(n).ok()));
+            number.and_then(|n| u64::try_from(n).ok()).filter(|n| (min..=max).contains(n)).ok_or_else(String::new)
+        })
+    }
+
+    /// The same as `usize`; 0 where it is not set or wrong.
+    pub(super) fn count(&mut self, path: &str) -> usize {
+        self.integer(path).and_then(|n| usize::try_from(n).ok()).unwrap_or_default()
+    }
+
+    /// A path, if it is set.
+    pub(super) fn path(&mut self, path: &str) -> Option<PathBuf> {
+        self.take(path, |_, value| match value.as_str() {
+            Some("") => Err("must not be empty".into()),
+            Some(text) => Ok(PathBuf::from(text)),
+            None => Err(String::new()),
+        })
+    }
+
+    /// One of the words of its key; the first where it is wrong.
+    pub(super) fn choice(&mut self, path: &str) -> &'static str {
+        self.take(path, |kind, value| {
+            let Kind::Choice(words) = kind else { return Err(String::new()) };
+            words.iter().copied().find(|word| value.as_str() == Some(word)).ok_or_else(String::new)
+        })
+        .unwrap_or_default()
+    }
+
+    /// A log filter.
+    pub(super) fn log_filter(&mut self, path: &str) -> Targets {
+        self.take(path, |_, value| {
+            let text = value.as_str().filter(|text| !text.trim().is_empty()).ok_or_else(String::new)?;
+            text.parse::<Targets>().map_err(|_| String::new())
+        })
+        .unwrap_or_default()
+    }
+
+    /// A list of different addresses, at least one.
+    pub(super) fn addresses(&mut self, path: &str) -> Vec<Address> {
+        self.take(path, |_, value| {
+            let items: Vec<&str> = match value {
+                Value::Array(_, items) => {
+                    items.iter().map(|v| v.as_str().ok_or_else(String::new)).collect::<Result<_, _>>()?
+                }
+                _ => vec![value.as_str().ok_or_else(String::new)?],
+            };
+            let mut addresses = Vec::new();
+            for item in items {
+                let address: Address = item.parse().map_err(|reason| format!("{item:?} is {reason}"))?;
+                if addresses.contains(&address) && !matches!(address, Address::Tcp(a) if a.port() == 0) {
+                    return Err(format!("{address} is given twice"));
+                }
+                addresses.push(address);
+            }
+            if addresses.is_empty() { Err("at least one address is needed".into()) } else { Ok(addresses) }
+        })
+        .unwrap_or_default()
+    }
+
+    /// Reports a value that is wrong only beside others.
+    pub(super) fn reject(&mut self, path: &str, message: impl Into<String>) {
+        let (value, source) = match self.entries.iter().find(|entry| entry.key == path) {
+            Some(entry) => (Some(entry.value.clone()).filter(|v| !v.is_null()), entry.source.clone()),
+            None => (None, Source::Default),
+        };
+        self.problems.push(Problem { key: Some(path.into()), value, source, message: message.into() });
+    }
+
+    /// Whether something is wrong with this key already.
+    pub(super) fn has_problem(&self, path: &str) -> bool {
+        self.problems.iter().any(|problem| problem.key.as_deref() == Some(path))
+    }
+
+    /// Every key with its value, and every problem.
+    pub(super) fn finish(self) -> (Vec<Entry>, Vec<Problem>) {
+        (self.entries, self.problems)
+    }
+
+    /// The value of a key through `convert`, whose error says what is wrong; empty: only what is allowed is told.
+    fn take<T>(&mut self, path: &str, convert: impl Fn(Kind, &Value) -> Result<T, String>) -> Option<T> {
+        let key = find(path)?;
+        let Some(value) = lookup(&self.data, path) else {
+            self.entries.push(Entry { key: key.path, value: Json::Null, source: Source::Default });
+            return None;
+        };
+        let source = layers::source(&self.figment, value, path);
+        let shown = json(value);
+        let result = convert(key.kind, value);
+        self.entries.push(Entry { key: key.path, value: shown.clone(), source: source.clone() });
+        match result {
+            Ok(converted) => Some(converted),
+            Err(reason) => {
+                let allowed = key.kind.allowed();
+                let message = if reason.is_empty() {
+                    format!("allowed: {allowed}")
+                } else {
+                    format!("{reason}; allowed: {allowed}")
+                };
+                self.problems.push(Problem { key: Some(path.into()), value: Some(shown), source, message });
+                None
+            }
+        }
+    }
+
+    fn report_unknown(&mut self) {
+        let mut unknown = Vec::new();
+        walk(&self.data, "", &mut unknown);
+        for (path, value) in unknown {
+            let source = layers::source(&self.figment, &value, &path);
+            let is_section = KEYS.iter().any(|key| key.path.starts_with(&format!("{path}.")));
+            let message = match (is_section, nearest(&path)) {
+                (true, _) => "is a section, not a key".to_owned(),
+                (false, Some(key)) => format!("is no key; did you mean {}?", key.path),
+                (false, None) => "is no key; `recurved check-config` lists them all".to_owned(),
+            };
+            self.problems.push(Problem { key: Some(path), value: Some(json(&value)), source, message });
+        }
+    }
+}
+
+/// The leaves that are no keys, with their paths.
+fn walk(data: &Dict, prefix: &str, unknown: &mut Vec<(String, Value)>) {
+    for (name, value) in data {
+        let path = if prefix.is_empty() { name.clone() } else { format!("{prefix}.{name}") };
+        if find(&path).is_some() {
+            continue;
+        }
+        match value {
+            Value::Dict(_, inner) if !inner.is_empty() => walk(inner, &path, unknown),
+            Value::Dict(..) => {}
+            _ => unknown.push((path, value.clone())),
+        }
+    }
+}
+
+/// The key that was most likely meant.
+fn nearest(path: &str) -> Option<&'static Key> {
+    let last = |path: &str| path.rsplit('.').next().unwrap_or_default().to_owned();
+    KEYS.iter()
+        .map(|key| (strsim::jaro_winkler(key.path, path).max(strsim::jaro_winkler(&last(key.path), &last(path))), key))
+        .filter(|(likeness, _)| *likeness > 0.85)
+        .max_by(|(a, _), (b, _)| a.total_cmp(b))
+        .map(|(_, key)| key)
+}
+
+fn lookup<'a>(data: &'a Dict, path: &str) -> Option<&'a Value> {
+    match path.split_once('.') {
+        None => data.get(path),
+        Some((head, rest)) => match data.get(head) {
+            Some(Value::Dict(_, inner)) => lookup(inner, rest),
+            _ => None,
+        },
+    }
+}
+
+fn json(value: &Value) -> Json {
+    match value {
+        Value::Dict(_, inner) => inner.iter().map(|(name, value)| (name.clone(), json(value))).collect(),
+        Value::Array(_, items) => items.iter().map(json).collect(),
+        other => serde_json::to_value(other).unwrap_or(Json::Null),
+    }
+}

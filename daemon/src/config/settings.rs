@@ -1,0 +1,142 @@
+//! The settings in effect. Each field is documented, with its unit and bounds, at its key.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use tracing_subscriber::filter::Targets;
+
+use super::address::Address;
+use super::read::Reader;
+
+/// All settings of the daemon.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// `bundle`
+    pub bundle: PathBuf,
+    /// `listen`
+    pub listen: Vec<Address>,
+    /// `state_dir`
+    pub state_dir: PathBuf,
+    /// `engine.*`
+    pub engine: EngineSettings,
+    /// `limits.*`
+    pub limits: Limits,
+    /// `shutdown.grace`
+    pub grace: Duration,
+    /// `log.*`
+    pub log: LogSettings,
+}
+
+/// How the engine runs.
+#[derive(Debug, Clone)]
+pub struct EngineSettings {
+    /// `engine.library`
+    pub library: Option<PathBuf>,
+    /// `engine.threads`
+    pub threads: usize,
+    /// `engine.slots`
+    pub slots: usize,
+    /// `engine.prefill_budget`
+    pub prefill_budget: Option<usize>,
+    /// `engine.spinning`
+    pub spinning: bool,
+    /// `engine.queue`
+    pub queue: usize,
+}
+
+/// What one request, and all of them together, may ask for.
+#[derive(Debug, Clone)]
+pub struct Limits {
+    /// `limits.max_message_bytes`
+    pub max_message_bytes: usize,
+    /// `limits.max_prompt_tokens`
+    pub max_prompt_tokens: usize,
+    /// `limits.max_tokens`
+    pub max_tokens: usize,
+    /// `limits.max_score_tokens`
+    pub max_score_tokens: usize,
+    /// `limits.connections`
+    pub connections: usize,
+}
+
+/// What is logged, and how.
+#[derive(Debug, Clone)]
+pub struct LogSettings {
+    /// `log.level`
+    pub level: Targets,
+    /// `log.format`
+    pub format: LogFormat,
+}
+
+/// How log lines look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+impl Settings {
+    /// Reads every key once; what is wrong is in the reader.
+    pub(super) fn read(reader: &mut Reader) -> Self {
+        let bundle = reader.path("bundle");
+        let listen = reader.addresses("listen");
+        let insecure = reader.bool("insecure");
+        let settings = Self {
+            bundle: bundle.clone().unwrap_or_default(),
+            listen,
+            state_dir: reader.path("state_dir").unwrap_or_default(),
+            engine: EngineSettings {
+                library: reader.path("engine.library"),
+                threads: reader.count("engine.threads"),
+                slots: reader.count("engine.slots"),
+                prefill_budget: reader.integer("engine.prefill_budget").and_then(|n| usize::try_from(n).ok()),
+                spinning: reader.bool("engine.spinning"),
+                queue: reader.count("engine.queue"),
+            },
+            limits: Limits {
+                max_message_bytes: reader.count("limits.max_message_bytes"),
+                max_prompt_tokens: reader.count("limits.max_prompt_tokens"),
+                max_tokens: reader.count("limits.max_tokens"),
+                max_score_tokens: reader.count("limits.max_score_tokens"),
+                connections: reader.count("limits.connections"),
+            },
+            grace: Duration::from_secs(reader.integer("shutdown.grace").unwrap_or_default()),
+            log: LogSettings {
+                level: reader.log_filter("log.level"),
+                format: match reader.choice("log.format") {
+                    "json" => LogFormat::Json,
+                    _ => LogFormat::Text,
+                },
+            },
+        };
+        settings.check_together(reader, bundle.is_some(), insecure);
+        settings
+    }
+
+    fn check_together(&self, reader: &mut Reader, has_bundle: bool, insecure: bool) {
+        if !has_bundle && !reader.has_problem("bundle") {
+            reader.reject(
+                "bundle",
+                "is not set: give the folder of a bundle with --bundle DIR, RECURVE_BUNDLE or in the configuration \
+                 file; `agent-cli export` makes one",
+            );
+        }
+        if insecure {
+            return;
+        }
+        let open: Vec<String> = self.listen.iter().filter(|a| !a.is_local()).map(ToString::to_string).collect();
+        if !open.is_empty() {
+            reader.reject(
+                "listen",
+                format!(
+                    "other machines can reach {}, and this version has no TLS: listen on 127.0.0.1 or a Unix socket \
+                     (and come in through SSH), or set insecure = true if everyone on that network may use the model \
+                     and read what others ask it",
+                    open.join(", ")
+                ),
+            );
+        }
+    }
+}

@@ -1,0 +1,131 @@
+use std::io::Write as _;
+
+use super::*;
+
+fn flags() -> Flags {
+    Flags { bundle: Some("b".into()), ..Flags::default() }
+}
+
+fn owned(variables: &[(&str, &str)]) -> Vec<(String, String)> {
+    variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+}
+
+fn load_text(toml: &str, variables: &[(&str, &str)], flags: &Flags) -> Loaded {
+    let mut file = tempfile::NamedTempFile::new().unwrap();
+    file.write_all(toml.as_bytes()).unwrap();
+    load_from(flags, Some(file.path()), &owned(variables))
+}
+
+fn source<'a>(loaded: &'a Loaded, key: &str) -> &'a Source {
+    &loaded.report.values.iter().find(|entry| entry.key == key).unwrap().source
+}
+
+#[test]
+fn the_defaults_are_valid_and_every_key_is_read_once() {
+    let loaded = load_from(&flags(), None, &[]);
+    assert!(loaded.report.ok, "{}", loaded.report.text());
+    let read: Vec<_> = loaded.report.values.iter().map(|entry| entry.key).collect();
+    let declared: Vec<_> = keys::KEYS.iter().map(|key| key.path).collect();
+    assert_eq!(read, declared);
+    let settings = loaded.settings.unwrap();
+    assert_eq!(settings.listen, ["127.0.0.1:50051".parse().unwrap()]);
+    assert_eq!(settings.engine.slots, 4);
+    assert_eq!(settings.limits.max_message_bytes, 4 << 20);
+}
+
+#[test]
+fn the_later_source_wins_and_is_told() {
+    let toml = "listen = [\"127.0.0.1:1\"]\n[engine]\nthreads = 1\nslots = 2\nqueue = 3\n[log]\nlevel = \"warn\"";
+    let variables = [("RECURVE_ENGINE__SLOTS", "7"), ("RECURVE_LOG__LEVEL", "debug"), ("PATH", "/bin")];
+    let given = Flags { log: Some("trace".into()), ..flags() };
+    let loaded = load_text(toml, &variables, &given);
+    assert!(loaded.report.ok, "{}", loaded.report.text());
+    assert!(matches!(source(&loaded, "engine.threads"), Source::File(_)));
+    assert_eq!(source(&loaded, "engine.slots"), &Source::Environment("RECURVE_ENGINE__SLOTS".into()));
+    assert_eq!(source(&loaded, "log.level"), &Source::Flag("--log"));
+    assert_eq!(source(&loaded, "log.format"), &Source::Default);
+    let settings = loaded.settings.unwrap();
+    assert_eq!((settings.engine.threads, settings.engine.slots, settings.engine.queue), (1, 7, 3));
+    assert_eq!(settings.listen, ["127.0.0.1:1".parse().unwrap()]);
+}
+
+#[test]
+fn lists_come_from_variables_and_repeated_flags() {
+    let loaded = load_from(&flags(), None, &owned(&[("RECURVE_LISTEN", "127.0.0.1:0, unix:/run/x")]));
+    assert_eq!(loaded.settings.unwrap().listen.len(), 2);
+    let given = Flags { listen: vec!["127.0.0.1:0".into(), "127.0.0.1:0".into()], ..flags() };
+    assert_eq!(load_from(&given, None, &[]).settings.unwrap().listen.len(), 2);
+}
+
+#[test]
+fn all_problems_are_reported_together() {
+    let toml = "listen = \"nowhere\"\nbundel = \"x\"\n[engine]\nthreads = -1\nslots = \"many\"\n[limits]\nmax_tokens = 0\n\
+                [log]\nlevel = \"loud\"\nformat = \"xml\"\n[moon]\nphase = 1";
+    let loaded = load_text(toml, &[("RECURVE_ENGINE__SPINNING", "perhaps"), ("RECURVE_ENGINE__THREAD", "1")], &flags());
+    let text = loaded.report.text();
+    for (key, words) in [
+        ("listen", "IP:PORT"),
+        ("bundel", "did you mean bundle?"),
+        ("engine.threads", "from 0 to 1024"),
+        ("engine.slots", "from 1 to 256"),
+        ("engine.spinning", "true or false"),
+        ("engine.thread", "did you mean engine.threads?"),
+        ("limits.max_tokens", "from 1 to"),
+        ("log.level", "debug"),
+        ("log.format", "text or json"),
+        ("moon.phase", "is no key"),
+    ] {
+        let problem = loaded.report.problems.iter().find(|p| p.key.as_deref() == Some(key));
+        assert!(problem.is_some_and(|p| p.message.contains(words)), "{key}: {text}");
+    }
+    assert_eq!(loaded.report.problems.len(), 10, "{text}");
+    assert!(text.contains("environment RECURVE_ENGINE__SPINNING"), "{text}");
+    assert!(loaded.settings.is_none());
+}
+
+#[test]
+fn a_bundle_is_required() {
+    let loaded = load_from(&Flags::default(), None, &[]);
+    assert_eq!(loaded.report.problems.len(), 1);
+    assert!(loaded.report.text().contains("--bundle DIR"));
+}
+
+#[test]
+fn a_section_cannot_be_a_value() {
+    let loaded = load_text("engine = 3", &[], &flags());
+    assert!(loaded.report.text().contains("is a section"), "{}", loaded.report.text());
+}
+
+#[test]
+fn a_file_that_is_not_toml_is_named_with_the_line() {
+    let loaded = load_text("[engine\nthreads", &[], &flags());
+    assert!(loaded.report.text().contains("line 1"), "{}", loaded.report.text());
+    let missing = load_from(&flags(), Some(Path::new("/nonexistent/recurved.toml")), &[]);
+    assert!(missing.report.text().contains("/nonexistent/recurved.toml: cannot be read"), "{}", missing.report.text());
+}
+
+#[test]
+fn open_addresses_need_plain_words() {
+    let open = Flags { listen: vec!["0.0.0.0:50051".into()], ..flags() };
+    let refused = load_from(&open, None, &[]);
+    assert!(refused.report.text().contains("insecure = true"), "{}", refused.report.text());
+    let told = Flags { insecure: true, ..open };
+    assert!(load_from(&told, None, &[]).report.ok);
+}
+
+#[test]
+fn json_holds_the_same() {
+    let json: serde_json::Value = serde_json::from_str(&load_from(&flags(), None, &[]).report.json()).unwrap();
+    assert_eq!(json["ok"], true);
+    assert_eq!(json["values"][0], serde_json::json!({"key": "bundle", "value": "b", "source": "flag --bundle"}));
+}
+
+#[test]
+fn the_library_variable_of_onnx_runtime_yields_to_the_file() {
+    let variables = [("ORT_DYLIB_PATH", "/a.so")];
+    let alone = load_text("", &variables, &flags());
+    assert_eq!(source(&alone, "engine.library"), &Source::Environment("ORT_DYLIB_PATH".into()));
+    assert_eq!(alone.settings.unwrap().engine.library, Some("/a.so".into()));
+    let file = load_text("[engine]\nlibrary = \"/b.so\"", &variables, &flags());
+    assert_eq!(file.settings.unwrap().engine.library, Some("/b.so".into()));
+}

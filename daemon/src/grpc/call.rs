@@ -1,0 +1,182 @@
+//! What every call has: an id, a caller, a deadline, and one line in the log when it ends.
+
+use std::time::{Duration, Instant};
+
+use http::Extensions;
+use tokio::time::timeout_at;
+use tokio_util::task::task_tracker::TaskTrackerToken;
+use tonic::Status;
+use tonic::metadata::MetadataMap;
+use tracing::{debug, error, info};
+use uuid::Uuid;
+
+use super::status::CallError;
+use super::{deadline, peer};
+use crate::engine::job::{ClientId, Failure, Timings, Usage};
+use crate::node::{Node, Phase, Serving};
+use crate::request::RequestError;
+
+/// An open call. The node waits for it when it stops.
+#[derive(Debug)]
+pub(super) struct Call {
+    /// UUIDv7.
+    pub id: Uuid,
+    /// Whose it is.
+    pub client: ClientId,
+    /// When it came.
+    pub accepted: Instant,
+    /// What it is answered with.
+    pub serving: Serving,
+    deadline: Option<tokio::time::Instant>,
+    record: Record,
+    _open: TaskTrackerToken,
+}
+
+/// How much the log says of a method's calls.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Weight {
+    /// One line at INFO.
+    Engine,
+    /// One line at DEBUG.
+    Light,
+}
+
+impl Call {
+    /// Begins a call.
+    ///
+    /// # Errors
+    /// The node does not serve at the moment, or the deadline is malformed.
+    pub(super) fn begin(
+        method: &'static str,
+        weight: Weight,
+        node: &Node,
+        metadata: &MetadataMap,
+        extensions: &Extensions,
+    ) -> Result<Self, Status> {
+        let accepted = tokio::time::Instant::now();
+        let id = Uuid::now_v7();
+        let client = peer::client(extensions);
+        let mut record = Record::new(method, weight, id, client.clone());
+        let deadline = match metadata.get(deadline::HEADER) {
+            None => Ok(None),
+            Some(header) => deadline::parse(header.as_bytes(), accepted).map_err(CallError::Timeout),
+        };
+        let serving = match node.phase() {
+            Phase::Serving(serving) => Ok(serving),
+            Phase::Loading => Err(CallError::Loading),
+            Phase::Stopping => Err(CallError::Stopping),
+        };
+        match (deadline, serving) {
+            (Ok(deadline), Ok(serving)) => {
+                let accepted = accepted.into_std();
+                Ok(Self { id, client, accepted, serving, deadline, record, _open: node.call() })
+            }
+            (Err(error), _) | (_, Err(error)) => Err(record.failed(&error)),
+        }
+    }
+
+    /// Does a part of the call's work, until the deadline.
+    ///
+    /// # Errors
+    /// The work's own, or that the deadline passed.
+    pub(super) async fn within<T, E: Into<CallError>>(
+        &self,
+        work: impl Future<Output = Result<T, E>>,
+    ) -> Result<T, CallError> {
+        match self.deadline {
+            None => work.await.map_err(Into::into),
+            Some(deadline) => timeout_at(deadline, work).await.map_err(|_| CallError::Deadline)?.map_err(Into::into),
+        }
+    }
+
+    /// Ends the call with an error.
+    pub(super) fn failed(&mut self, error: &CallError) -> Status {
+        self.record.failed(error)
+    }
+
+    /// Ends the call with an answer.
+    pub(super) fn finished(&mut self, outcome: &'static str, usage: Usage, timings: Timings) {
+        self.record.outcome = outcome;
+        self.record.usage = usage;
+        self.record.timings = timings;
+    }
+}
+
+/// The line in the log, written when the call is dropped.
+#[derive(Debug)]
+struct Record {
+    method: &'static str,
+    weight: Weight,
+    id: Uuid,
+    client: ClientId,
+    begun: Instant,
+    outcome: &'static str,
+    usage: Usage,
+    timings: Timings,
+}
+
+impl Record {
+    fn new(method: &'static str, weight: Weight, id: Uuid, client: ClientId) -> Self {
+        Self {
+            method,
+            weight,
+            id,
+            client,
+            begun: Instant::now(),
+            // What remains if the client goes away.
+            outcome: "cancelled",
+            usage: Usage::default(),
+            timings: Timings::default(),
+        }
+    }
+
+    fn failed(&mut self, failure: &CallError) -> Status {
+        let status = failure.status(self.id);
+        self.outcome = code_name(&status);
+        match failure {
+            CallError::Request(RequestError::Bundle(_)) | CallError::Failed(Failure::NotFinite { .. }) => {
+                error!(request = %self.id, "the bundle cannot be used: {}", status.message());
+            }
+            _ => debug!(request = %self.id, code = self.outcome, "refused: {}", status.message()),
+        }
+        status
+    }
+}
+
+impl Drop for Record {
+    fn drop(&mut self) {
+        let ms = |duration: Duration| (duration.as_secs_f64() * 10_000.0).round() / 10.0;
+        macro_rules! line {
+            ($level:ident) => {
+                $level!(
+                    method = self.method,
+                    request = %self.id,
+                    client = %self.client.0,
+                    outcome = self.outcome,
+                    prompt_tokens = self.usage.prompt_tokens,
+                    completion_tokens = self.usage.completion_tokens,
+                    queue_ms = ms(self.timings.queue),
+                    first_token_ms = ms(self.timings.time_to_first_token),
+                    total_ms = ms(self.begun.elapsed()),
+                    "request"
+                )
+            };
+        }
+        match self.weight {
+            Weight::Engine => line!(info),
+            Weight::Light => line!(debug),
+        }
+    }
+}
+
+fn code_name(status: &Status) -> &'static str {
+    use tonic::Code;
+    match status.code() {
+        Code::InvalidArgument => "INVALID_ARGUMENT",
+        Code::FailedPrecondition => "FAILED_PRECONDITION",
+        Code::ResourceExhausted => "RESOURCE_EXHAUSTED",
+        Code::DeadlineExceeded => "DEADLINE_EXCEEDED",
+        Code::Unavailable => "UNAVAILABLE",
+        _ => "INTERNAL",
+    }
+}

@@ -1,0 +1,239 @@
+//! `recurve.v1.Inference`.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::stream::{Stream, unfold};
+use recurve_proto::v1;
+use recurve_proto::v1::inference_server::{Inference, InferenceServer};
+use tonic::{Request, Response, Status};
+
+use super::call::{Call, Weight};
+use super::status::CallError;
+use crate::admission::Ticket;
+use crate::config::Limits;
+use crate::engine::job::{
+    Delta, Event, FinishReason, Finished, Job, Priority, Scored, Timings, TokenLogprobs, Usage, Work,
+};
+use crate::node::Node;
+use crate::request::{Detokenize, Generate, Prompt, RequestError, Score, Tokenize};
+
+/// The service for the routes. Larger messages are refused before they are decoded.
+pub(super) fn service(node: &Arc<Node>, limits: &Limits) -> InferenceServer<Service> {
+    InferenceServer::new(Service { node: Arc::clone(node) }).max_decoding_message_size(limits.max_message_bytes)
+}
+
+/// Answers calls with what the node serves.
+#[derive(Debug)]
+pub(super) struct Service {
+    node: Arc<Node>,
+}
+
+impl Service {
+    fn begin<T>(&self, method: &'static str, weight: Weight, request: &Request<T>) -> Result<Call, Status> {
+        Call::begin(method, weight, &self.node, request.metadata(), request.extensions())
+    }
+}
+
+type Answers = Pin<Box<dyn Stream<Item = Result<v1::GenerateResponse, Status>> + Send>>;
+
+#[tonic::async_trait]
+impl Inference for Service {
+    type GenerateStream = Answers;
+
+    async fn generate(&self, request: Request<v1::GenerateRequest>) -> Result<Response<Answers>, Status> {
+        let mut call = self.begin("Generate", Weight::Engine, &request)?;
+        match start_generation(&call, request.into_inner()).await {
+            Ok(ticket) => Ok(Response::new(answers(call, ticket))),
+            Err(error) => Err(call.failed(&error)),
+        }
+    }
+
+    async fn score(&self, request: Request<v1::ScoreRequest>) -> Result<Response<v1::ScoreResponse>, Status> {
+        let mut call = self.begin("Score", Weight::Engine, &request)?;
+        match score(&call, request.into_inner()).await {
+            Ok((tokens, scored)) => {
+                call.finished("scored", scored.usage, scored.timings);
+                Ok(Response::new(score_response(&call, tokens, scored)))
+            }
+            Err(error) => Err(call.failed(&error)),
+        }
+    }
+
+    async fn tokenize(&self, request: Request<v1::TokenizeRequest>) -> Result<Response<v1::TokenizeResponse>, Status> {
+        let mut call = self.begin("Tokenize", Weight::Light, &request)?;
+        match tokenize(&call, request.into_inner()).await {
+            Ok(response) => {
+                let prompt_tokens = count(response.tokens.len());
+                call.finished("done", Usage { prompt_tokens, ..Usage::default() }, Timings::default());
+                Ok(Response::new(response))
+            }
+            Err(error) => Err(call.failed(&error)),
+        }
+    }
+
+    async fn detokenize(
+        &self,
+        request: Request<v1::DetokenizeRequest>,
+    ) -> Result<Response<v1::DetokenizeResponse>, Status> {
+        let mut call = self.begin("Detokenize", Weight::Light, &request)?;
+        match detokenize(&call, request.into_inner()).await {
+            Ok(text) => {
+                call.finished("done", Usage::default(), Timings::default());
+                Ok(Response::new(v1::DetokenizeResponse { text }))
+            }
+            Err(error) => Err(call.failed(&error)),
+        }
+    }
+}
+
+async fn start_generation(call: &Call, wire: v1::GenerateRequest) -> Result<Ticket, CallError> {
+    let model = &call.serving.model;
+    let request = Generate::parse(wire, model)?;
+    let priority = request.priority;
+    let generation = call.within(request.tokenized(model)).await?;
+    submit(call, priority, Work::Generate(generation))
+}
+
+async fn score(call: &Call, wire: v1::ScoreRequest) -> Result<(Vec<u32>, Scored), CallError> {
+    let model = &call.serving.model;
+    let request = Score::parse(wire, model)?;
+    let most = model.limits.max_score_tokens;
+    let tokens = call.within(request.input.tokens(model, most)).await?;
+    let mut ticket = submit(call, request.priority, Work::Score(tokens.clone()))?;
+    let work = async {
+        loop {
+            match ticket.next().await {
+                Some(Event::Scored(scored)) => break Ok(scored),
+                Some(Event::Failed(failure)) => break Err(CallError::Failed(failure)),
+                Some(Event::Delta(_)) => {}
+                Some(Event::Finished(_)) | None => break Err(CallError::Abandoned),
+            }
+        }
+    };
+    let scored = call.within(work).await?;
+    Ok((tokens, scored))
+}
+
+async fn tokenize(call: &Call, wire: v1::TokenizeRequest) -> Result<v1::TokenizeResponse, CallError> {
+    let model = &call.serving.model;
+    let input: Prompt = Tokenize::parse(wire, model)?.input;
+    let tokens = call.within(input.encode(model)).await?;
+    let tokenizer = model.tokenizer.as_ref().ok_or(RequestError::NoTokenizer)?;
+    let pieces = tokens.iter().map(|id| tokenizer.token(*id)).collect();
+    Ok(v1::TokenizeResponse { tokens, pieces })
+}
+
+async fn detokenize(call: &Call, wire: v1::DetokenizeRequest) -> Result<String, CallError> {
+    let model = &call.serving.model;
+    call.within(Detokenize::parse(wire, model)?.text(model)).await
+}
+
+fn submit(call: &Call, priority: Priority, work: Work) -> Result<Ticket, CallError> {
+    let job = Job { id: call.id, work, client: call.client.clone(), priority, accepted: call.accepted };
+    Ok(call.serving.admission.submit(job)?)
+}
+
+/// The messages of an answer. Dropping the stream drops the ticket, and with it the job.
+fn answers(call: Call, ticket: Ticket) -> Answers {
+    Box::pin(unfold(Some((call, ticket)), async |state| {
+        let (mut call, mut ticket) = state?;
+        let event = call.within(async { ticket.next().await.ok_or(CallError::Abandoned) }).await;
+        match event.and_then(|event| answer(&call, event)) {
+            Ok(Answer::More(response)) => Some((Ok(response), Some((call, ticket)))),
+            Ok(Answer::Last(response, outcome, usage, timings)) => {
+                call.finished(outcome, usage, timings);
+                Some((Ok(response), None))
+            }
+            Err(error) => Some((Err(call.failed(&error)), None)),
+        }
+    }))
+}
+
+/// A message of an answer.
+enum Answer {
+    More(v1::GenerateResponse),
+    Last(v1::GenerateResponse, &'static str, Usage, Timings),
+}
+
+fn answer(call: &Call, event: Event) -> Result<Answer, CallError> {
+    use v1::generate_response::Event as Wire;
+    let response = |event| v1::GenerateResponse { event: Some(event) };
+    match event {
+        Event::Delta(delta) => Ok(Answer::More(response(Wire::Delta(delta_message(delta))))),
+        Event::Finished(finished) => {
+            let (usage, timings) = (finished.usage, finished.timings);
+            let outcome = match finished.reason {
+                FinishReason::EndOfText => "end_of_text",
+                FinishReason::Stop(_) => "stop",
+                FinishReason::MaxTokens => "max_tokens",
+                FinishReason::Shutdown => "shutdown",
+            };
+            let message = finish_message(call, finished);
+            Ok(Answer::Last(response(Wire::Finish(message)), outcome, usage, timings))
+        }
+        Event::Failed(failure) => Err(CallError::Failed(failure)),
+        Event::Scored(_) => Err(CallError::Abandoned),
+    }
+}
+
+fn delta_message(delta: Delta) -> v1::Delta {
+    let pair = |(token, logprob)| v1::TokenLogprob { token, logprob };
+    let entry = |entry: TokenLogprobs| v1::TokenLogprobs {
+        chosen: Some(pair(entry.chosen)),
+        top: entry.top.into_iter().map(pair).collect(),
+    };
+    v1::Delta { text: delta.text, tokens: delta.tokens, logprobs: delta.logprobs.into_iter().map(entry).collect() }
+}
+
+fn finish_message(call: &Call, finished: Finished) -> v1::Finish {
+    let (reason, stop) = match finished.reason {
+        FinishReason::EndOfText => (v1::FinishReason::EndOfText, String::new()),
+        FinishReason::Stop(stop) => (v1::FinishReason::Stop, stop),
+        FinishReason::MaxTokens => (v1::FinishReason::MaxTokens, String::new()),
+        FinishReason::Shutdown => (v1::FinishReason::Shutdown, String::new()),
+    };
+    v1::Finish {
+        reason: reason.into(),
+        stop,
+        usage: Some(usage(finished.usage)),
+        timings: Some(timings(finished.timings)),
+        seed: finished.seed,
+        request_id: call.id.to_string(),
+        model: call.serving.model.name.clone(),
+        bundle: call.serving.model.bundle.clone(),
+    }
+}
+
+fn score_response(call: &Call, tokens: Vec<u32>, scored: Scored) -> v1::ScoreResponse {
+    v1::ScoreResponse {
+        tokens,
+        logprobs: scored.logprobs,
+        usage: Some(usage(scored.usage)),
+        timings: Some(timings(scored.timings)),
+        request_id: call.id.to_string(),
+        model: call.serving.model.name.clone(),
+        bundle: call.serving.model.bundle.clone(),
+    }
+}
+
+fn usage(usage: Usage) -> v1::Usage {
+    v1::Usage { prompt_tokens: usage.prompt_tokens, completion_tokens: usage.completion_tokens }
+}
+
+fn timings(timings: Timings) -> v1::Timings {
+    // Only a duration of more than 10,000 years does not fit.
+    let wire = |duration: Duration| prost_types::Duration::try_from(duration).ok();
+    v1::Timings {
+        queue: wire(timings.queue),
+        prefill: wire(timings.prefill),
+        time_to_first_token: wire(timings.time_to_first_token),
+        decode: wire(timings.decode),
+        total: wire(timings.total),
+    }
+}
+
+fn count(n: usize) -> u64 {
+    u64::try_from(n).unwrap_or(u64::MAX)
+}

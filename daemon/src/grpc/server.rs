@@ -1,0 +1,179 @@
+//! Accepts connections and serves HTTP/2 on them.
+//!
+//! tonic's own server is not used: it has no cap on connections, and it ends a call at the caller's deadline with
+//! CANCELLED, before ours could answer DEADLINE_EXCEEDED.
+
+use std::io;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use hyper::body::Incoming;
+use hyper::server::conn::http2;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::Semaphore;
+use tokio::time::{sleep, timeout};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tonic::service::Routes;
+use tower::ServiceExt as _;
+use tracing::{debug, warn};
+
+use super::listener::{Listener, Stream};
+use super::peer::Peer;
+use super::{health, inference};
+use crate::config::Limits;
+use crate::node::Node;
+
+/// A connection that is silent this long is asked for a sign of life,
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(20);
+/// and closed when none comes within this time.
+const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
+/// A new connection has this long to send its first byte.
+const FIRST_BYTE: Duration = Duration::from_secs(10);
+/// Calls open at the same time on one connection.
+const STREAMS_PER_CONNECTION: u32 = 256;
+/// Most bytes of a request's headers.
+const HEADER_BYTES: u32 = 16 * 1024;
+/// Pause after a failed accept: the system is out of file descriptors or memory.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// Time for the last bytes of a finished answer to leave.
+const LAST_BYTES: Duration = Duration::from_millis(500);
+
+/// Serves a node on its listeners.
+#[derive(Debug)]
+pub struct Server {
+    node: Arc<Node>,
+    tasks: TaskTracker,
+    /// No new connections; those that are open may finish their calls.
+    drain: CancellationToken,
+    /// Everything ends.
+    end: CancellationToken,
+}
+
+/// What all connections share.
+struct Shared {
+    routes: Routes,
+    places: Arc<Semaphore>,
+    tasks: TaskTracker,
+    drain: CancellationToken,
+    end: CancellationToken,
+}
+
+impl Server {
+    /// Starts to accept connections. Needs a tokio runtime.
+    ///
+    /// # Errors
+    /// The descriptors for reflection are damaged.
+    pub async fn start(node: &Arc<Node>, listeners: Vec<Listener>, limits: &Limits) -> io::Result<Self> {
+        let server = Self {
+            node: Arc::clone(node),
+            tasks: TaskTracker::new(),
+            drain: CancellationToken::new(),
+            end: CancellationToken::new(),
+        };
+        let mut routes = Routes::builder();
+        routes.add_service(inference::service(node, limits));
+        health::add(&mut routes, node, &server.tasks, server.end.clone()).await;
+        health::add_reflection(&mut routes).map_err(io::Error::other)?;
+        let shared = Arc::new(Shared {
+            routes: routes.routes().prepare(),
+            places: Arc::new(Semaphore::new(limits.connections)),
+            tasks: server.tasks.clone(),
+            drain: server.drain.clone(),
+            end: server.end.clone(),
+        });
+        for listener in listeners {
+            let shared = Arc::clone(&shared);
+            server.tasks.spawn(async move {
+                shared.drain.run_until_cancelled(accept(&listener, &shared)).await;
+            });
+        }
+        server.tasks.close();
+        Ok(server)
+    }
+
+    /// Takes no new connections, and tells the clients of open ones to go elsewhere with their next call.
+    pub fn drain(&self) {
+        self.drain.cancel();
+    }
+
+    /// Waits until every call is answered, but at most `grace`; then closes what is left.
+    pub async fn finish(self, grace: Duration) {
+        self.drain.cancel();
+        if timeout(grace, self.node.idle()).await.is_err() {
+            warn!("clients did not take the end of their answers in time");
+        }
+        // What watches health never ends by itself; an answer's last bytes may still be on their way.
+        let _ = timeout(LAST_BYTES, self.tasks.wait()).await;
+        self.end.cancel();
+        self.tasks.wait().await;
+    }
+}
+
+async fn accept(listener: &Listener, shared: &Arc<Shared>) {
+    loop {
+        let (stream, peer) = match listener.accept().await {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                // The other end may be gone already; anything else needs time to pass.
+                if error.kind() != io::ErrorKind::ConnectionAborted {
+                    warn!(listen = %listener.local(), %error, "cannot accept a connection");
+                    sleep(ACCEPT_PAUSE).await;
+                }
+                continue;
+            }
+        };
+        let Ok(place) = Arc::clone(&shared.places).try_acquire_owned() else {
+            warn!(listen = %listener.local(), ?peer, "closed a connection: limits.connections are open");
+            continue;
+        };
+        let shared = Arc::clone(shared);
+        shared.tasks.clone().spawn(async move {
+            match stream {
+                Stream::Tcp(stream) => {
+                    if matches!(timeout(FIRST_BYTE, stream.readable()).await, Ok(Ok(()))) {
+                        serve(stream, peer, &shared).await;
+                    }
+                }
+                Stream::Unix(stream) => {
+                    if matches!(timeout(FIRST_BYTE, stream.readable()).await, Ok(Ok(()))) {
+                        serve(stream, peer, &shared).await;
+                    }
+                }
+            }
+            drop(place);
+        });
+    }
+}
+
+/// Serves one connection until either end closes it.
+async fn serve(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, peer: Peer, shared: &Shared) {
+    let service = shared.routes.clone().map_request(move |mut request: http::Request<Incoming>| {
+        request.extensions_mut().insert(peer);
+        request.map(tonic::body::Body::new)
+    });
+    let connection = http2::Builder::new(TokioExecutor::new())
+        .timer(TokioTimer::new())
+        .keep_alive_interval(KEEPALIVE_INTERVAL)
+        .keep_alive_timeout(KEEPALIVE_TIMEOUT)
+        .max_concurrent_streams(STREAMS_PER_CONNECTION)
+        .max_header_list_size(HEADER_BYTES)
+        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(service));
+    let mut connection = pin!(connection);
+    let ended = tokio::select! {
+        ended = connection.as_mut() => ended,
+        () = shared.drain.cancelled() => {
+            connection.as_mut().graceful_shutdown();
+            tokio::select! {
+                ended = connection => ended,
+                () = shared.end.cancelled() => Ok(()),
+            }
+        }
+    };
+    if let Err(error) = ended {
+        debug!(?peer, %error, "connection ended");
+    }
+}

@@ -1,0 +1,189 @@
+//! Every error of a call as a gRPC status with details that programs can read.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use recurve_proto::reason;
+use tonic::{Code, Status};
+use tonic_types::{ErrorDetails, FieldViolation, StatusExt as _};
+use uuid::Uuid;
+
+use crate::admission::Refusal;
+use crate::engine::job::Failure;
+use crate::request::{RequestError, Violation};
+
+/// When to ask again while the bundle is loading.
+const LOADING_RETRY: Duration = Duration::from_secs(1);
+
+/// Why a call failed.
+#[derive(Debug)]
+pub(super) enum CallError {
+    /// The request is wrong, or this bundle cannot answer it.
+    Request(RequestError),
+    /// The queue did not take it.
+    Refused(Refusal),
+    /// The engine could not do it.
+    Failed(Failure),
+    /// The engine is gone without an answer.
+    Abandoned,
+    /// The caller's deadline passed.
+    Deadline,
+    /// The header `grpc-timeout` is wrong, in these words.
+    Timeout(String),
+    /// The bundle is being loaded.
+    Loading,
+    /// The node stops.
+    Stopping,
+}
+
+impl From<RequestError> for CallError {
+    fn from(error: RequestError) -> Self {
+        Self::Request(error)
+    }
+}
+
+impl From<Refusal> for CallError {
+    fn from(refusal: Refusal) -> Self {
+        Self::Refused(refusal)
+    }
+}
+
+impl CallError {
+    /// The status for the wire.
+    pub(super) fn status(&self, request_id: Uuid) -> Status {
+        let (code, reason, message) = self.describe();
+        let mut details = ErrorDetails::new();
+        details.set_error_info(reason, reason::DOMAIN, HashMap::new());
+        details.set_request_info(request_id.to_string(), "");
+        match self {
+            Self::Request(RequestError::Invalid(violations)) => {
+                details.set_bad_request(violations.iter().map(field).collect::<Vec<_>>());
+            }
+            Self::Request(RequestError::TemplateRefused(words)) => {
+                details.add_bad_request_violation("chat.messages", words);
+            }
+            Self::Timeout(words) => {
+                details.add_bad_request_violation(super::deadline::HEADER, words);
+            }
+            Self::Refused(Refusal::QueueFull { retry_after, .. }) => {
+                details.set_retry_info(Some(*retry_after));
+            }
+            Self::Loading => {
+                details.set_retry_info(Some(LOADING_RETRY));
+            }
+            _ => {}
+        }
+        Status::with_error_details(code, message, details)
+    }
+
+    /// Code, stable reason and message.
+    fn describe(&self) -> (Code, &'static str, String) {
+        const STOPPING: &str = "this node is shutting down: ask again when it is back, or ask another";
+        match self {
+            Self::Request(error) => {
+                let (code, reason) = match error {
+                    RequestError::Invalid(_) => (Code::InvalidArgument, reason::INVALID_REQUEST),
+                    RequestError::TemplateRefused(_) => (Code::InvalidArgument, reason::TEMPLATE_REFUSED),
+                    RequestError::NoTokenizer => (Code::FailedPrecondition, reason::NO_TOKENIZER),
+                    RequestError::NoChatTemplate => (Code::FailedPrecondition, reason::NO_CHAT_TEMPLATE),
+                    RequestError::Bundle(_) => (Code::Internal, reason::BUNDLE_UNUSABLE),
+                };
+                (code, reason, error.to_string())
+            }
+            Self::Refused(Refusal::QueueFull { waiting, limit, retry_after }) => (
+                Code::ResourceExhausted,
+                reason::QUEUE_FULL,
+                format!(
+                    "{waiting} requests wait already and {limit} may: ask again in {:.1} s, or ask another node",
+                    retry_after.as_secs_f64()
+                ),
+            ),
+            Self::Refused(Refusal::ShuttingDown) | Self::Failed(Failure::Shutdown) | Self::Stopping => {
+                (Code::Unavailable, reason::SHUTTING_DOWN, STOPPING.into())
+            }
+            Self::Failed(failure @ Failure::Engine(_)) => (Code::Internal, reason::ENGINE_FAILED, failure.to_string()),
+            Self::Failed(failure @ Failure::NotFinite { .. }) => {
+                (Code::Internal, reason::NOT_A_NUMBER, failure.to_string())
+            }
+            Self::Abandoned => (
+                Code::Internal,
+                reason::ENGINE_FAILED,
+                "the engine ended without an answer; the node's log says why".into(),
+            ),
+            Self::Deadline => (
+                Code::DeadlineExceeded,
+                reason::DEADLINE_EXCEEDED,
+                "the caller's deadline passed before the answer was complete".into(),
+            ),
+            Self::Timeout(words) => {
+                (Code::InvalidArgument, reason::INVALID_REQUEST, format!("{}: {words}", super::deadline::HEADER))
+            }
+            Self::Loading => {
+                (Code::Unavailable, reason::LOADING, "the model is being loaded: ask again in a second".into())
+            }
+        }
+    }
+}
+
+fn field(violation: &Violation) -> FieldViolation {
+    FieldViolation::new(&violation.field, &violation.description)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn violations() -> Vec<Violation> {
+        ["a", "b"].map(|field| Violation { field: field.into(), description: format!("{field} is wrong") }).into()
+    }
+
+    #[test]
+    fn every_error_has_its_code_and_reason() {
+        let full = Refusal::QueueFull { waiting: 64, limit: 64, retry_after: Duration::from_millis(2500) };
+        for (error, code, reason) in [
+            (CallError::Request(RequestError::Invalid(violations())), Code::InvalidArgument, reason::INVALID_REQUEST),
+            (CallError::Request(RequestError::NoTokenizer), Code::FailedPrecondition, reason::NO_TOKENIZER),
+            (CallError::Request(RequestError::NoChatTemplate), Code::FailedPrecondition, reason::NO_CHAT_TEMPLATE),
+            (
+                CallError::Request(RequestError::TemplateRefused("x".into())),
+                Code::InvalidArgument,
+                reason::TEMPLATE_REFUSED,
+            ),
+            (CallError::Request(RequestError::Bundle("x".into())), Code::Internal, reason::BUNDLE_UNUSABLE),
+            (CallError::Refused(full), Code::ResourceExhausted, reason::QUEUE_FULL),
+            (CallError::Refused(Refusal::ShuttingDown), Code::Unavailable, reason::SHUTTING_DOWN),
+            (CallError::Failed(Failure::Shutdown), Code::Unavailable, reason::SHUTTING_DOWN),
+            (CallError::Stopping, Code::Unavailable, reason::SHUTTING_DOWN),
+            (CallError::Failed(Failure::Engine("x".into())), Code::Internal, reason::ENGINE_FAILED),
+            (CallError::Failed(Failure::NotFinite { position: 3 }), Code::Internal, reason::NOT_A_NUMBER),
+            (CallError::Abandoned, Code::Internal, reason::ENGINE_FAILED),
+            (CallError::Deadline, Code::DeadlineExceeded, reason::DEADLINE_EXCEEDED),
+            (CallError::Timeout("x".into()), Code::InvalidArgument, reason::INVALID_REQUEST),
+            (CallError::Loading, Code::Unavailable, reason::LOADING),
+        ] {
+            let id = Uuid::now_v7();
+            let status = error.status(id);
+            let info = status.get_details_error_info().unwrap();
+            assert_eq!((status.code(), info.reason.as_str()), (code, reason), "{error:?}");
+            assert_eq!(info.domain, reason::DOMAIN);
+            assert_eq!(status.get_details_request_info().unwrap().request_id, id.to_string());
+        }
+    }
+
+    #[test]
+    fn all_violations_travel_together() {
+        let status = CallError::Request(RequestError::Invalid(violations())).status(Uuid::nil());
+        assert_eq!(status.message(), "a: a is wrong; b: b is wrong");
+        let fields = status.get_details_bad_request().unwrap().field_violations;
+        assert_eq!(fields.iter().map(|f| f.field.as_str()).collect::<Vec<_>>(), ["a", "b"]);
+    }
+
+    #[test]
+    fn a_full_queue_tells_when_to_retry() {
+        let delay = Duration::from_millis(1500);
+        let status =
+            CallError::Refused(Refusal::QueueFull { waiting: 4, limit: 4, retry_after: delay }).status(Uuid::nil());
+        assert_eq!(status.get_details_retry_info().unwrap().retry_delay, Some(delay));
+        assert!(status.message().contains("1.5 s"), "{}", status.message());
+    }
+}

@@ -1,0 +1,231 @@
+//! What the model reads: text, token ids or a conversation, made into token ids.
+
+use std::sync::Arc;
+
+use recurve_proto::v1;
+use tokio::sync::Semaphore;
+use tokio::task::spawn_blocking;
+
+use super::violations::{RequestError, Violations, short};
+use crate::model::Model;
+use crate::template::{Message, TemplateError};
+use crate::tokenizer::Tokenizer;
+
+const MAX_MESSAGES: usize = 4096;
+const MAX_ROLE_BYTES: usize = 64;
+/// Texts up to this many bytes are tokenized where the request is read; longer ones would keep others waiting.
+const INLINE_BYTES: usize = 2048;
+/// Long texts tokenized at the same time: the engine needs the cores.
+static LONG_TEXTS: Semaphore = Semaphore::const_new(2);
+
+/// What the model reads.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Prompt {
+    /// Text for the tokenizer.
+    Text {
+        /// The text.
+        text: String,
+        /// With the tokens that the tokenizer adds by itself.
+        special: bool,
+    },
+    /// Ids below the vocabulary size, at least one.
+    Tokens(Vec<u32>),
+    /// A conversation, at least one message.
+    Chat(Vec<Message>),
+}
+
+impl Prompt {
+    /// Whether the bundle has what this prompt needs.
+    ///
+    /// # Errors
+    /// What it has not.
+    pub(super) fn needs(&self, model: &Model) -> Result<(), RequestError> {
+        match self {
+            Self::Tokens(_) => Ok(()),
+            _ if model.tokenizer.is_none() => Err(RequestError::NoTokenizer),
+            Self::Chat(_) if model.template.is_none() => Err(RequestError::NoChatTemplate),
+            _ => Ok(()),
+        }
+    }
+
+    /// The token ids: at least one and at most `most`, each below the vocabulary size.
+    ///
+    /// # Errors
+    /// There are none or too many, the template refuses the conversation, or the bundle's parts do not fit together.
+    pub async fn tokens(self, model: &Arc<Model>, most: usize) -> Result<Vec<u32>, RequestError> {
+        let field = self.field();
+        let tokens = self.encode(model).await?;
+        match tokens.len() {
+            0 => Err(RequestError::invalid(field, "makes no tokens")),
+            n if n > most => {
+                Err(RequestError::invalid(field, format!("has {n} tokens, this node takes at most {most}")))
+            }
+            _ => Ok(tokens),
+        }
+    }
+
+    /// The token ids, however many.
+    ///
+    /// # Errors
+    /// The template refuses the conversation, or the bundle's parts do not fit together.
+    pub async fn encode(self, model: &Arc<Model>) -> Result<Vec<u32>, RequestError> {
+        if self.bytes() <= INLINE_BYTES {
+            return self.encode_here(model);
+        }
+        let model = Arc::clone(model);
+        long(move || self.encode_here(&model)).await?
+    }
+
+    fn encode_here(self, model: &Model) -> Result<Vec<u32>, RequestError> {
+        let tokens = match self {
+            Self::Tokens(tokens) => return Ok(tokens),
+            Self::Text { text, special } => encode(model.tokenizer.as_deref(), &text, special)?,
+            Self::Chat(messages) => {
+                let template = model.template.as_ref().ok_or(RequestError::NoChatTemplate)?;
+                let text = template.render(&messages).map_err(|error| match error {
+                    TemplateError::Refused(words) => RequestError::TemplateRefused(words),
+                    other => RequestError::Bundle(other.to_string()),
+                })?;
+                encode(model.tokenizer.as_deref(), &text, false)?
+            }
+        };
+        match tokens.iter().find(|id| **id >= model.vocab_size) {
+            None => Ok(tokens),
+            Some(id) => Err(RequestError::Bundle(format!(
+                "the bundle's tokenizer made token {id}, but its model knows ids below {}",
+                model.vocab_size
+            ))),
+        }
+    }
+
+    fn bytes(&self) -> usize {
+        match self {
+            Self::Text { text, .. } => text.len(),
+            Self::Tokens(_) => 0,
+            Self::Chat(messages) => messages.iter().map(|m| m.role.len() + m.content.len() + 32).sum(),
+        }
+    }
+
+    fn field(&self) -> &'static str {
+        match self {
+            Self::Text { .. } => "text",
+            Self::Tokens(_) => "tokens.ids",
+            Self::Chat(_) => "chat.messages",
+        }
+    }
+}
+
+/// Work on a long text, beside the threads that serve calls.
+///
+/// # Errors
+/// The work panicked.
+pub(super) async fn long<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, RequestError> {
+    let _place = LONG_TEXTS.acquire().await;
+    spawn_blocking(work).await.map_err(|_| RequestError::Bundle("the bundle's tokenizer failed on this text".into()))
+}
+
+fn encode(tokenizer: Option<&Tokenizer>, text: &str, special: bool) -> Result<Vec<u32>, RequestError> {
+    let tokenizer = tokenizer.ok_or(RequestError::NoTokenizer)?;
+    tokenizer.encode(text, special).map_err(|error| RequestError::Bundle(error.to_string()))
+}
+
+pub(super) fn generate(
+    wire: Option<v1::generate_request::Prompt>,
+    model: &Model,
+    violations: &mut Violations,
+) -> Option<Prompt> {
+    use v1::generate_request::Prompt as Wire;
+    match wire {
+        Some(Wire::Text(text)) => self::text(text, violations),
+        Some(Wire::Tokens(tokens)) => ids(tokens, model.limits.max_prompt_tokens, model, violations),
+        Some(Wire::Chat(chat)) => self::chat(chat, violations),
+        None => missing("prompt", "set one of text, tokens and chat", violations),
+    }
+}
+
+pub(super) fn score(
+    wire: Option<v1::score_request::Input>,
+    model: &Model,
+    violations: &mut Violations,
+) -> Option<Prompt> {
+    use v1::score_request::Input as Wire;
+    match wire {
+        Some(Wire::Text(text)) => self::text(text, violations),
+        Some(Wire::Tokens(tokens)) => ids(tokens, model.limits.max_score_tokens, model, violations),
+        Some(Wire::Chat(chat)) => self::chat(chat, violations),
+        None => missing("input", "set one of text, tokens and chat", violations),
+    }
+}
+
+pub(super) fn tokenize(
+    wire: Option<v1::tokenize_request::Input>,
+    no_special_tokens: bool,
+    violations: &mut Violations,
+) -> Option<Prompt> {
+    use v1::tokenize_request::Input as Wire;
+    match wire {
+        Some(Wire::Text(text)) => Some(Prompt::Text { text, special: !no_special_tokens }),
+        Some(Wire::Chat(chat)) => {
+            if no_special_tokens {
+                violations
+                    .add("no_special_tokens", "is only allowed with text: the chat template writes special tokens");
+            }
+            self::chat(chat, violations)
+        }
+        None => missing("input", "set one of text and chat", violations),
+    }
+}
+
+/// Finds ids that the model does not know.
+pub(super) fn check_ids(field: &str, ids: &[u32], vocab_size: u32, violations: &mut Violations) {
+    let mut unknown = ids.iter().enumerate().filter(|(_, id)| **id >= vocab_size);
+    if let Some((index, id)) = unknown.next() {
+        let more = match unknown.count() {
+            0 => String::new(),
+            n => format!(", nor do {n} more"),
+        };
+        violations
+            .add(format!("{field}[{index}]"), format!("token {id} does not exist{more}: ids are below {vocab_size}"));
+    }
+}
+
+fn missing(field: &str, what: &str, violations: &mut Violations) -> Option<Prompt> {
+    violations.add(field, format!("is not set: {what}"));
+    None
+}
+
+fn text(text: String, violations: &mut Violations) -> Option<Prompt> {
+    if text.is_empty() {
+        violations.add("text", "is empty");
+    }
+    Some(Prompt::Text { text, special: true })
+}
+
+fn ids(wire: v1::TokenIds, most: usize, model: &Model, violations: &mut Violations) -> Option<Prompt> {
+    if wire.ids.is_empty() {
+        violations.add("tokens.ids", "is empty: at least one token is needed");
+    }
+    if wire.ids.len() > most {
+        violations.add("tokens.ids", format!("has {} tokens, this node takes at most {most}", wire.ids.len()));
+    }
+    check_ids("tokens.ids", &wire.ids, model.vocab_size, violations);
+    Some(Prompt::Tokens(wire.ids))
+}
+
+fn chat(wire: v1::Chat, violations: &mut Violations) -> Option<Prompt> {
+    let count = wire.messages.len();
+    if count == 0 || count > MAX_MESSAGES {
+        violations.add("chat.messages", format!("has {count} messages, allowed are 1 to {MAX_MESSAGES}"));
+    }
+    for (index, message) in wire.messages.iter().enumerate().take(MAX_MESSAGES) {
+        if message.role.is_empty() || message.role.len() > MAX_ROLE_BYTES {
+            let role = short(&message.role);
+            violations.add(
+                format!("chat.messages[{index}].role"),
+                format!("{role} is not allowed: 1 to {MAX_ROLE_BYTES} bytes, such as \"user\" or \"assistant\""),
+            );
+        }
+    }
+    let messages = wire.messages.into_iter().map(|m| Message { role: m.role, content: m.content }).collect();
+    Some(Prompt::Chat(messages))
+}

@@ -1,0 +1,5 @@
+//! The operating system around the daemon: exit codes, log and signals.
+
+pub mod exit;
+pub mod logging;
+pub mod signals;
