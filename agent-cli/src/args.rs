@@ -43,7 +43,7 @@ pub(crate) enum Command {
 pub(crate) struct On {
     /// The daemon to ask: host:port or unix:/path. Default: the socket /run/recurve/recurved.sock where it exists,
     /// else 127.0.0.1:50051
-    #[arg(long = "on", value_name = "TARGET", env = "RECURVE_ON")]
+    #[arg(long = "on", value_name = "TARGET", env = "RECURVE_ON", hide_env_values = true)]
     target: Option<String>,
 }
 
@@ -54,38 +54,40 @@ impl On {
     }
 }
 
+const SAMPLING: &str = "Sampling (each is the bundle's own where it is not given)";
+
 /// How an answer is made: what `generate` and `chat` have in common.
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct Generation {
     /// Most tokens to generate. Default: the bundle's own
     #[arg(long, value_name = "N")]
     max_tokens: Option<u32>,
-    /// Randomness: 0 always takes the most probable token; 0 to 100. Default: the bundle's own, as for all of these
-    #[arg(long, value_name = "X")]
+    /// Randomness: 0 always takes the most probable token; 0 to 100
+    #[arg(long, help_heading = SAMPLING, value_name = "X")]
     temperature: Option<f32>,
     /// Choose among the K most probable tokens; 0: all
-    #[arg(long, value_name = "K")]
+    #[arg(long, help_heading = SAMPLING, value_name = "K")]
     top_k: Option<u32>,
-    /// Choose among the most probable tokens that together have probability P; above 0, up to 1: all
-    #[arg(long, value_name = "P")]
+    /// Choose among the most probable tokens that together have probability P; above 0, up to 1; 1: all
+    #[arg(long, help_heading = SAMPLING, value_name = "P")]
     top_p: Option<f32>,
-    /// Choose among tokens at least P times as probable as the most probable; 0: all, to 1
-    #[arg(long, value_name = "P")]
+    /// Choose among tokens at least P times as probable as the most probable; 0 to 1; 0: all
+    #[arg(long, help_heading = SAMPLING, value_name = "P")]
     min_p: Option<f32>,
     /// Make tokens seen among the last 1,024 less likely by this factor; 1: no change
-    #[arg(long, value_name = "X")]
+    #[arg(long, help_heading = SAMPLING, value_name = "X")]
     repetition_penalty: Option<f32>,
     /// Subtract X once from the logit of each token seen among the last 1,024; -100 to 100
-    #[arg(long, value_name = "X", allow_negative_numbers = true)]
+    #[arg(long, help_heading = SAMPLING, value_name = "X", allow_negative_numbers = true)]
     presence_penalty: Option<f32>,
     /// Subtract X for each time the token was seen among the last 1,024; -100 to 100
-    #[arg(long, value_name = "X", allow_negative_numbers = true)]
+    #[arg(long, help_heading = SAMPLING, value_name = "X", allow_negative_numbers = true)]
     frequency_penalty: Option<f32>,
     /// Add VALUE to the logit of token ID, such as 17=-100; may be repeated
-    #[arg(long, value_name = "ID=VALUE", value_parser = logit_bias)]
+    #[arg(long, help_heading = SAMPLING, value_name = "ID=VALUE", value_parser = logit_bias)]
     logit_bias: Vec<(u32, f32)>,
     /// Repeat an answer: the same seed, prompt and settings give the same tokens. Default: drawn at random
-    #[arg(long, value_name = "N")]
+    #[arg(long, help_heading = SAMPLING, value_name = "N")]
     seed: Option<u64>,
     /// End before this text, at most 256 bytes; may be repeated up to 16 times
     #[arg(long, value_name = "TEXT")]

@@ -5,6 +5,7 @@ mod client;
 mod command;
 mod exit;
 mod input;
+mod interrupt;
 mod output;
 mod report;
 mod status;
@@ -16,6 +17,7 @@ use clap::Parser as _;
 
 use args::{Cli, Command};
 use exit::Failure;
+use interrupt::or_interrupted;
 
 fn main() -> ExitCode {
     match run(Cli::parse().command) {
@@ -28,10 +30,10 @@ fn run(command: Command) -> Result<(), Failure> {
     match command {
         Command::Generate(args) => online(command::generate::run(args)),
         Command::Chat(args) => online(command::chat::run(args)),
-        Command::Score(args) => online(command::score::run(args)),
-        Command::Tokenize(args) => online(command::tokenize::run(args)),
-        Command::Detokenize(args) => online(command::detokenize::run(args)),
-        Command::Bench(args) => online(command::bench::run(args)),
+        Command::Score(args) => online(or_interrupted(command::score::run(args))),
+        Command::Tokenize(args) => online(or_interrupted(command::tokenize::run(args))),
+        Command::Detokenize(args) => online(or_interrupted(command::detokenize::run(args))),
+        Command::Bench(args) => online(or_interrupted(command::bench::run(args))),
         Command::Completions(args) => command::completions::run(args),
     }
 }

@@ -7,12 +7,10 @@ use serde::Serialize;
 
 use crate::exit::Failure;
 
-/// In which form results are printed.
+/// In which form results are printed: for people, or as one JSON object on one line for programs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum Format {
-    /// For people
     Text,
-    /// One JSON object on one line, for programs
     Json,
 }
 

@@ -21,10 +21,6 @@ pub(crate) enum Stage {
 
 /// A connection that could not be made.
 pub(crate) fn connecting(target: &Target, error: &tonic::transport::Error) -> Failure {
-    let advice = match target {
-        Target::Unix(_) => "is recurved running there?",
-        Target::Tcp { .. } => "is recurved running there, and is the port right?",
-    };
     let cause = match find::<io::Error>(error).map(io::Error::kind) {
         Some(io::ErrorKind::NotFound) => "there is no such socket".to_owned(),
         Some(io::ErrorKind::ConnectionRefused) => "nothing listens there".to_owned(),
@@ -37,7 +33,7 @@ pub(crate) fn connecting(target: &Target, error: &tonic::transport::Error) -> Fa
         _ => root(error),
     };
     Failure::Unreachable(format!(
-        "cannot reach a daemon at {target}: {cause}; {advice} Start it with `recurved --bundle DIR`, or name another with --on"
+        "cannot reach a daemon at {target}: {cause}; start it with `recurved --bundle DIR`, or name another with --on"
     ))
 }
 

@@ -13,8 +13,10 @@ use crate::client::Client;
 use crate::exit::Failure;
 use crate::output::{self, Format};
 
-/// `agent-cli bench --prompt-tokens 16,512 --concurrency 1,4`
+/// Arguments of `agent-cli bench`.
 #[derive(Debug, clap::Args)]
+#[command(after_help = "Example:
+  agent-cli bench --prompt-tokens 16,512 --concurrency 1,4")]
 pub(crate) struct Args {
     #[command(flatten)]
     on: On,

@@ -8,6 +8,7 @@ use self::lines::{Line, Lines};
 use crate::args::{Generation, On};
 use crate::client::Client;
 use crate::exit::Failure;
+use crate::interrupt::or_interrupted;
 use crate::output::{self, Streamed};
 use crate::report;
 
@@ -19,14 +20,15 @@ const HELP: &str = "\
 //TEXT  send a text that begins with one /
 Ctrl-C stops an answer; what came of it stays in the conversation.";
 
-/// `agent-cli chat`
+/// Arguments of `agent-cli chat`.
 #[derive(Debug, clap::Args)]
+#[command(after_help = "Example:\n  agent-cli chat --on gateway-7:50051 --temperature 0.7")]
 pub(crate) struct Args {
     #[command(flatten)]
     on: On,
     #[command(flatten)]
     generation: Generation,
-    /// A system message to begin with, where the model's chat template knows such
+    /// A system message to begin with, for models whose chat template takes one
     #[arg(long, value_name = "TEXT")]
     system: Option<String>,
 }
@@ -133,10 +135,7 @@ impl Conversation {
             answer.push_str(&delta.text);
             out.push(&delta.text)
         });
-        let result = tokio::select! {
-            result = call => result,
-            _ = tokio::signal::ctrl_c() => Err(Failure::Interrupted),
-        };
+        let result = or_interrupted(call).await;
         self.keep(text, answer);
         match result {
             Ok(_) => out.end()?,

@@ -7,8 +7,10 @@ use crate::args::Cli;
 use crate::exit::Failure;
 use crate::output;
 
-/// `agent-cli completions bash > /etc/bash_completion.d/agent-cli`
+/// Arguments of `agent-cli completions`.
 #[derive(Debug, clap::Args)]
+#[command(after_help = "Example:
+  agent-cli completions bash > ~/.local/share/bash-completion/completions/agent-cli")]
 pub(crate) struct Args {
     /// The shell to write for
     #[arg(value_enum)]

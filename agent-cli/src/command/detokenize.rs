@@ -9,8 +9,10 @@ use crate::exit::Failure;
 use crate::input;
 use crate::output::{self, Format};
 
-/// `agent-cli detokenize 2,17,30`
+/// Arguments of `agent-cli detokenize`.
 #[derive(Debug, clap::Args)]
+#[command(after_help = "Example:
+  agent-cli detokenize 2,17,30")]
 pub(crate) struct Args {
     #[command(flatten)]
     on: On,

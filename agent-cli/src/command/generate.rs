@@ -7,11 +7,19 @@ use crate::args::{Generation, On, Tokens};
 use crate::client::Client;
 use crate::exit::Failure;
 use crate::input;
+use crate::interrupt::or_interrupted;
 use crate::output::{self, Format, Streamed};
 use crate::report::{self, Timings, Usage};
 
-/// `agent-cli generate Please set the bedroom fan to 40`
+const EXAMPLES: &str = "\
+Examples:
+  agent-cli generate Please set the bedroom fan to 40
+  agent-cli generate --on gateway-7:50051 --max-tokens 200 --stats - < question.txt
+  agent-cli generate --raw --temperature 0 --format json The kitchen is";
+
+/// Arguments of `agent-cli generate`.
 #[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
 pub(crate) struct Args {
     #[command(flatten)]
     on: On,
@@ -70,10 +78,7 @@ fn request(args: &Args) -> Result<GenerateRequest, Failure> {
 async fn stream(client: &mut Client, request: GenerateRequest, generation: &Generation) -> Result<Finish, Failure> {
     let mut out = Streamed::stdout();
     let answer = client.generate(request, generation.timeout, |delta| out.push(&delta.text));
-    let result = tokio::select! {
-        result = answer => result,
-        _ = tokio::signal::ctrl_c() => Err(Failure::Interrupted),
-    };
+    let result = or_interrupted(answer).await;
     match result {
         Ok(_) => out.end()?,
         Err(Failure::OutputClosed) => {}
@@ -86,14 +91,13 @@ async fn stream(client: &mut Client, request: GenerateRequest, generation: &Gene
 async fn collect(client: &mut Client, request: GenerateRequest, generation: &Generation) -> Result<Finish, Failure> {
     let with_logprobs = request.top_logprobs.is_some();
     let mut answer = Delta::default();
-    let finish = client
-        .generate(request, generation.timeout, |delta| {
-            answer.text.push_str(&delta.text);
-            answer.tokens.extend(delta.tokens);
-            answer.logprobs.extend(delta.logprobs);
-            Ok(())
-        })
-        .await?;
+    let call = client.generate(request, generation.timeout, |delta| {
+        answer.text.push_str(&delta.text);
+        answer.tokens.extend(delta.tokens);
+        answer.logprobs.extend(delta.logprobs);
+        Ok(())
+    });
+    let finish = or_interrupted(call).await?;
     output::json(&Answer::new(&answer, &finish, with_logprobs))?;
     Ok(finish)
 }

@@ -15,8 +15,10 @@ use crate::input;
 use crate::output::{self, Format};
 use crate::report::{Timings, Usage};
 
-/// `agent-cli score The bedroom is 21.5 degrees warm`
+/// Arguments of `agent-cli score`.
 #[derive(Debug, clap::Args)]
+#[command(after_help = "Example:
+  agent-cli score The bedroom is 21.5 degrees warm")]
 pub(crate) struct Args {
     #[command(flatten)]
     on: On,

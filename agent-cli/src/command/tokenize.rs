@@ -10,8 +10,10 @@ use crate::exit::Failure;
 use crate::input;
 use crate::output::{self, Format};
 
-/// `agent-cli tokenize Turn the lamp on`
+/// Arguments of `agent-cli tokenize`.
 #[derive(Debug, clap::Args)]
+#[command(after_help = "Example:
+  agent-cli tokenize Turn the lamp on")]
 pub(crate) struct Args {
     #[command(flatten)]
     on: On,
