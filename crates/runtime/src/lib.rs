@@ -1,1 +1,13 @@
-//! Placeholder.
+//! ONNX Runtime behind a safe face: finding and checking its library, loading a graph, and stepping rows of carried state
+//! that lie in our own memory. The only code of the project that names `ort`.
+
+mod buffer;
+mod library;
+mod model;
+mod rows;
+mod terminate;
+
+pub use library::{Library, LibraryError, Search};
+pub use model::{LoadError, Model, ModelLayout, Options, StateLayout};
+pub use rows::{Batch, Step, StepError};
+pub use terminate::Terminator;

@@ -1,0 +1,157 @@
+//! A graph, loaded and checked against what its bundle says of it.
+
+use std::path::{Path, PathBuf};
+
+use ort::session::Session;
+use ort::session::builder::GraphOptimizationLevel;
+
+use crate::library::Library;
+use crate::rows::Rows;
+use crate::terminate::Terminator;
+
+/// What a bundle says of its graph.
+#[derive(Debug, Clone)]
+pub struct ModelLayout {
+    /// Tokens in the vocabulary.
+    pub vocab: usize,
+    /// Most tokens that one run takes for one row.
+    pub max_chunk: usize,
+    /// Every carried tensor.
+    pub states: Vec<StateLayout>,
+}
+
+/// One carried tensor, f32.
+#[derive(Debug, Clone)]
+pub struct StateLayout {
+    /// The graph's input; its output is `<name>.out`.
+    pub name: String,
+    /// Shape of one row.
+    pub shape: Vec<usize>,
+    /// Whether the graph writes only a few slots of it (a ring), in the same memory; others are written anew each step.
+    pub ring: bool,
+}
+
+impl StateLayout {
+    /// Values of one row.
+    pub fn len(&self) -> usize {
+        self.shape.iter().product()
+    }
+
+    /// Whether a row has no values.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+/// How a graph is run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Options {
+    /// Threads of one run.
+    pub threads: usize,
+    /// Whether threads that wait for work keep their core busy: a little faster on an idle machine, much slower beside
+    /// other work.
+    pub spinning: bool,
+    /// Rows of carried state: conversations that are in memory at once.
+    pub rows: usize,
+}
+
+/// Why a graph could not be loaded.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    /// ONNX Runtime refused it.
+    #[error("{}: ONNX Runtime cannot load the graph: {reason}", path.display())]
+    Refused {
+        /// The graph.
+        path: PathBuf,
+        /// Why.
+        reason: String,
+    },
+    /// The graph is not what its bundle says.
+    #[error("{}: the graph does not match its bundle: {reason}", path.display())]
+    Mismatch {
+        /// The graph.
+        path: PathBuf,
+        /// Where they differ.
+        reason: String,
+    },
+}
+
+/// A loaded graph and the rows of state that it carries. It belongs to one thread at a time.
+#[derive(Debug)]
+pub struct Model {
+    // Dropped in this order: bindings and values, then the session, then (with the last clone) the environment.
+    pub(crate) rows: Rows,
+    pub(crate) session: Session,
+    pub(crate) terminator: Terminator,
+    pub(crate) layout: ModelLayout,
+    library: Library,
+}
+
+impl Model {
+    /// Loads a graph; its weights are mapped from the files beside it.
+    ///
+    /// # Errors
+    /// ONNX Runtime refuses the graph or its weights, or inputs and outputs are not those of the layout.
+    pub fn load(library: &Library, graph: &Path, layout: ModelLayout, options: &Options) -> Result<Self, LoadError> {
+        let refused = |reason: String| LoadError::Refused { path: graph.to_owned(), reason };
+        let session = open(library, graph, options).map_err(refused)?;
+        check(&session, &layout).map_err(|reason| LoadError::Mismatch { path: graph.to_owned(), reason })?;
+        let terminator = Terminator::new().map_err(|error| refused(error.to_string()))?;
+        let rows = Rows::new(&layout, options.rows);
+        Ok(Self { rows, session, terminator, layout, library: library.clone() })
+    }
+
+    /// The library that runs it.
+    pub fn library(&self) -> &Library {
+        &self.library
+    }
+
+    /// What the bundle says of the graph.
+    pub fn layout(&self) -> &ModelLayout {
+        &self.layout
+    }
+
+    /// Ends runs of this model from other threads.
+    pub fn terminator(&self) -> Terminator {
+        self.terminator.clone()
+    }
+}
+
+fn open(library: &Library, graph: &Path, options: &Options) -> Result<Session, String> {
+    let configured = Session::builder(&library.environment)
+        .map_err(|error| error.to_string())?
+        .with_optimization_level(GraphOptimizationLevel::All)
+        .and_then(|builder| builder.with_intra_threads(options.threads))
+        .and_then(|builder| builder.with_inter_threads(1))
+        .and_then(|builder| builder.with_intra_op_spinning(options.spinning))
+        .and_then(|builder| builder.with_inter_op_spinning(options.spinning));
+    let mut builder = configured.map_err(|error| error.to_string())?;
+    builder.commit_from_file(graph).map_err(|error| error.to_string())
+}
+
+/// Compares every input and output with the layout.
+fn check(session: &Session, layout: &ModelLayout) -> Result<(), String> {
+    let mut inputs = vec![("input_ids".to_owned(), vec![-1, -1]), ("start".to_owned(), vec![-1])];
+    inputs.push(("num_logits".to_owned(), vec![1]));
+    let mut outputs = vec![("logits".to_owned(), vec![-1, -1, layout.vocab as i64])];
+    for state in &layout.states {
+        let shape: Vec<i64> = [-1].into_iter().chain(state.shape.iter().map(|&dim| dim as i64)).collect();
+        inputs.push((state.name.clone(), shape.clone()));
+        outputs.push((format!("{}.out", state.name), shape));
+    }
+    for (kind, wanted, found) in [("input", inputs, session.inputs()), ("output", outputs, session.outputs())] {
+        if wanted.len() != found.len() {
+            return Err(format!("it has {} {kind}s, and {} are described", found.len(), wanted.len()));
+        }
+        for (name, shape) in wanted {
+            let Some(outlet) = found.iter().find(|outlet| outlet.name() == name) else {
+                return Err(format!("it has no {kind} `{name}`"));
+            };
+            let have = outlet.dtype().tensor_shape().map(|shape| shape.to_vec());
+            if have.as_deref() != Some(shape.as_slice()) {
+                return Err(format!("{kind} `{name}` has shape {have:?}, and {shape:?} is described"));
+            }
+        }
+    }
+    Ok(())
+}

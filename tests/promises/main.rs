@@ -1,0 +1,4 @@
+//! What holds, each in a file that is named after it.
+
+mod equals_hugging_face;
+mod quantized_graphs_equal_the_oracle;
