@@ -137,6 +137,22 @@ mod tests {
         }
     }
 
+    proptest::proptest! {
+        #[test]
+        fn however_an_answer_is_cut_it_is_printed_whole(pieces in proptest::collection::vec("[ab\n]{0,4}", 0..8)) {
+            let pieces: Vec<&str> = pieces.iter().map(String::as_str).collect();
+            let whole = pieces.concat();
+            proptest::prop_assert_eq!(streamed(&pieces, false), format!("{}\n", whole.trim_end_matches('\n')));
+        }
+
+        #[test]
+        fn printable_text_holds_nothing_that_steers(text in ".*") {
+            let printed = printable(&text);
+            proptest::prop_assert!(!printed.contains(|c: char| c.is_control() && c != '\n' && c != '\t'));
+            proptest::prop_assert_eq!(printed.chars().count(), text.chars().count());
+        }
+    }
+
     #[test]
     fn what_would_steer_a_terminal_reaches_only_files() {
         assert_eq!(streamed(&["a\x1b[2Jb\tc"], true), "a\u{fffd}[2Jb\tc\n");

@@ -4,7 +4,7 @@ use std::error::Error;
 use std::io;
 
 use recurve_proto::reason;
-use tonic::{Code, Status, TimeoutExpired};
+use tonic::{Code, ConnectError, Status, TimeoutExpired};
 use tonic_types::{ErrorDetails, StatusExt as _};
 
 use crate::exit::Failure;
@@ -20,7 +20,7 @@ pub(crate) enum Stage {
 }
 
 /// A connection that could not be made.
-pub(crate) fn connecting(target: &Target, error: &tonic::transport::Error) -> Failure {
+pub(crate) fn connecting(target: &Target, error: &(dyn Error + 'static)) -> Failure {
     let cause = match find::<io::Error>(error).map(io::Error::kind) {
         Some(io::ErrorKind::NotFound) => "there is no such socket".to_owned(),
         Some(io::ErrorKind::ConnectionRefused) => "nothing listens there".to_owned(),
@@ -64,6 +64,10 @@ pub(crate) fn calling(target: &Target, status: &Status, stage: Stage) -> Failure
 fn transport(target: &Target, cause: &(dyn Error + 'static), stage: Stage) -> Failure {
     if find::<TimeoutExpired>(cause).is_some() {
         return Failure::Deadline(format!("{target}: the time given with --timeout was over"));
+    }
+    // A connection that was lost is made again for the next call.
+    if find::<ConnectError>(cause).is_some() {
+        return connecting(target, cause);
     }
     match stage {
         Stage::Answering => Failure::Incomplete(format!(

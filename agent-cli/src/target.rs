@@ -153,6 +153,15 @@ mod tests {
         }
     }
 
+    proptest::proptest! {
+        #[test]
+        fn whatever_is_taken_is_printed_so_that_it_is_taken_again(text in "(unix:)?[a-z0-9:/.\\[\\]@ -]{0,24}") {
+            if let Ok(target) = parse(&text) {
+                proptest::prop_assert_eq!(parse(&target.to_string()), Ok(target));
+            }
+        }
+    }
+
     #[test]
     fn without_a_name_the_local_socket_comes_before_the_local_port() {
         let dir = tempfile::tempdir().unwrap();

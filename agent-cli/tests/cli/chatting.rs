@@ -1,12 +1,12 @@
 //! `chat` without a terminal: lines in, answers out, and what of them is sent with the next turn.
 
-use std::io::{Read as _, Write as _};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::process::Stdio;
 
 use recurve_proto::v1::generate_request::Prompt;
 
 use crate::fake::Fake;
-use crate::program::{interrupt, program, run_with};
+use crate::program::{Ran, interrupt, program, run_with};
 
 /// The conversations that the daemon was sent, as "role: content" lines.
 fn conversations(fake: &Fake) -> Vec<Vec<String>> {
@@ -53,6 +53,21 @@ fn a_script_ends_at_the_first_error() {
     let ran = run_with(&["chat", "--on", &fake.on], b"violations\nnever\n");
     assert_eq!(ran.code, Some(1), "{ran:?}");
     assert_eq!(fake.requests().len(), 1);
+}
+
+#[test]
+fn a_daemon_that_is_gone_between_turns_is_unreachable() {
+    let fake = Fake::start();
+    let mut child = program(&["chat", "--on", &fake.on]).stdin(Stdio::piped()).spawn().unwrap();
+    let mut input = child.stdin.take().unwrap();
+    input.write_all(b"one\n").unwrap();
+    let mut out = BufReader::new(child.stdout.take().unwrap());
+    out.read_line(&mut String::new()).unwrap();
+    drop(fake);
+    input.write_all(b"two\n").unwrap();
+    let ran = Ran::from(child.wait_with_output().unwrap());
+    assert_eq!(ran.code, Some(3), "{ran:?}");
+    assert!(ran.err.contains("nothing listens there"), "{ran:?}");
 }
 
 #[test]
