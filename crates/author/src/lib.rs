@@ -1,1 +1,20 @@
-//! Placeholder.
+//! Makes bundles: writes the OCI layout, and turns a Hugging Face checkpoint into one.
+//!
+//! The daemon does not depend on this crate.
+
+mod card;
+mod error;
+mod export;
+mod generation;
+mod json;
+mod name;
+mod pack;
+mod place;
+mod tokenizer;
+mod watch;
+
+pub use error::ExportError;
+pub use export::{DEFAULT_BLOCK_SIZE, DEFAULT_MAX_CHUNK, ExportRequest, Exported, Source, export};
+pub use pack::{BundleWriter, PackError, Packed};
+pub use recurve_model::{ExportOptions, TensorReport, WeightFormat};
+pub use watch::{Observer, Phase};

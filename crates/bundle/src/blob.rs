@@ -22,6 +22,8 @@ pub(crate) mod limit {
     pub(crate) const DOCUMENT: u64 = 16 << 20;
     /// `tokenizer.json`.
     pub(crate) const TOKENIZER: u64 = 128 << 20;
+    /// `golden.safetensors`: one row of logits of the largest vocabulary, or a few of a usual one.
+    pub(crate) const GOLDEN: u64 = 65 << 20;
     /// `graph.onnx`.
     pub(crate) const GRAPH: u64 = 64 << 20;
 }

@@ -136,8 +136,8 @@ impl ModelInfo {
         if self.weights == "f32" {
             require(self.block_size.is_none(), "block_size", block, "null with f32 weights")?;
         } else {
-            let good = self.block_size.is_some_and(|size| matches!(size, 16 | 32 | 64 | 128 | 256));
-            require(good, "block_size", block, "16, 32, 64, 128, 256 with quantized weights")?;
+            let good = self.block_size.is_some_and(|size| matches!(size, 32 | 64 | 128));
+            require(good, "block_size", block, "32, 64, 128 with quantized weights")?;
         }
         require((1..=MOST_LAYERS).contains(&self.layers), "layers", self.layers, "1 to 4096")?;
         let size = |value: u32| (1..=1 << 24).contains(&value);

@@ -148,6 +148,7 @@ impl Bundle {
         let limit = match filepath {
             file::TOKENIZER => limit::TOKENIZER,
             file::GRAPH => limit::GRAPH,
+            file::GOLDEN => limit::GOLDEN,
             _ => limit::DOCUMENT,
         };
         blob::read(&blob_path(&self.dir, &layer.digest), filepath, layer, limit).map(Some)
