@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use figment::Figment;
 use figment::value::{Dict, Value};
 use serde_json::Value as Json;
-use tracing_subscriber::filter::Targets;
+use tracing_subscriber::filter::{LevelFilter, Targets};
 
 use super::address::Address;
 use super::keys::{KEYS, Key, Kind, find};
@@ -68,11 +68,8 @@ impl Reader {
 
     /// A log filter.
     pub(super) fn log_filter(&mut self, path: &str) -> Targets {
-        self.take(path, |_, value| {
-            let text = value.as_str().filter(|text| !text.trim().is_empty()).ok_or_else(String::new)?;
-            text.parse::<Targets>().map_err(|_| String::new())
-        })
-        .unwrap_or_default()
+        self.take(path, |_, value| log_filter(value.as_str().unwrap_or_default()).ok_or_else(String::new))
+            .unwrap_or_default()
     }
 
     /// A list of different addresses, at least one.
@@ -156,6 +153,24 @@ impl Reader {
             self.problems.push(Problem { key: Some(path), value: Some(json(&value)), source, message });
         }
     }
+}
+
+/// A level, or a list with at most one of them beside `TARGET=LEVEL`.
+fn log_filter(text: &str) -> Option<Targets> {
+    let mut filter = Targets::new();
+    for part in text.split(',').map(str::trim) {
+        filter = match part.split_once('=') {
+            Some((target, _)) if target.is_empty() => return None,
+            Some((target, level)) => filter.with_target(target, log_level(level)?),
+            None => filter.with_default(log_level(part)?),
+        };
+    }
+    Some(filter)
+}
+
+fn log_level(word: &str) -> Option<LevelFilter> {
+    // The filter itself would also take numbers.
+    word.parse().ok().filter(|_| word.bytes().all(|byte| byte.is_ascii_alphabetic()) && !word.is_empty())
 }
 
 /// The leaves that are no keys, with their paths.

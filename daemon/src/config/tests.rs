@@ -129,3 +129,22 @@ fn the_library_variable_of_onnx_runtime_yields_to_the_file() {
     let file = load_text("[engine]\nlibrary = \"/b.so\"", &variables, &flags());
     assert_eq!(file.settings.unwrap().engine.library, Some("/b.so".into()));
 }
+
+#[test]
+fn log_filters_are_levels_and_targets() {
+    for (text, valid) in [
+        ("info", true),
+        ("WARN", true),
+        ("off", true),
+        ("info,recurved::grpc=debug, hyper=off", true),
+        ("", false),
+        ("loud", false),
+        ("3", false),
+        ("info,", false),
+        ("=info", false),
+        ("recurved=loud", false),
+    ] {
+        let given = Flags { log: Some(text.into()), ..flags() };
+        assert_eq!(load_from(&given, None, &[]).report.ok, valid, "{text:?}");
+    }
+}
