@@ -49,7 +49,7 @@ pub(crate) fn calling(target: &Target, status: &Status, stage: Stage) -> Failure
         Code::ResourceExhausted => Failure::Busy(format!("{target} is busy: {said}{}", retry(&details))),
         Code::Unavailable => Failure::Unreachable(format!("{target} cannot answer now: {said}{}", retry(&details))),
         // What tonic makes of an HTTP answer that no gRPC server gave.
-        _ if status.message().starts_with("grpc-status header missing") => not_grpc(target, status.message()),
+        _ if status.message().starts_with("grpc-status header missing") => no_daemon(target, status.message()),
         Code::Unimplemented => Failure::Failed(format!(
             "{target} does not know this call ({said}): is it a recurve daemon, and as new as this agent-cli?"
         )),
@@ -74,13 +74,14 @@ fn transport(target: &Target, cause: &(dyn Error + 'static), stage: Stage) -> Fa
             "the connection to {target} broke before the answer was complete ({}): is the daemon still running? Its log says why it ended",
             root(cause)
         )),
-        Stage::Asked => not_grpc(target, &root(cause)),
+        Stage::Asked => no_daemon(target, &root(cause)),
     }
 }
 
-fn not_grpc(target: &Target, cause: &str) -> Failure {
+/// Something took the connection and gave no answer of ours: it is no daemon, or it just ended.
+fn no_daemon(target: &Target, cause: &str) -> Failure {
     Failure::Unreachable(format!(
-        "what listens at {target} does not answer as a recurve daemon does ({cause}): is this the gRPC port of recurved, and is recurved still running?"
+        "no recurve daemon answers at {target} ({cause}): is this the gRPC port of recurved, and is recurved still running?"
     ))
 }
 

@@ -135,7 +135,7 @@ fn what_is_no_grpc_server_is_called_that() {
             }
         });
         let ran = run(&["generate", "--on", &address, "x"]);
-        check(&ran, 3, 1, &["does not answer as a recurve daemon does", &address]);
+        check(&ran, 3, 1, &["no recurve daemon answers at", &address]);
     }
 }
 
