@@ -34,6 +34,10 @@ pub(crate) enum Command {
     Detokenize(command::detokenize::Args),
     /// Measure how fast a daemon answers
     Bench(command::bench::Args),
+    /// Turn a Hugging Face checkpoint into a bundle that a daemon can serve
+    Export(command::export::Args),
+    /// Show what is in a bundle, or verify it
+    Bundle(command::bundle::Args),
     /// Print a script that completes this command line in a shell
     Completions(command::completions::Args),
 }

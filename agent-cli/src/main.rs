@@ -34,6 +34,8 @@ fn run(command: Command) -> Result<(), Failure> {
         Command::Tokenize(args) => online(or_interrupted(command::tokenize::run(args))),
         Command::Detokenize(args) => online(or_interrupted(command::detokenize::run(args))),
         Command::Bench(args) => online(or_interrupted(command::bench::run(args))),
+        Command::Export(args) => online(command::export::run(args)),
+        Command::Bundle(args) => command::bundle::run(args),
         Command::Completions(args) => command::completions::run(args),
     }
 }

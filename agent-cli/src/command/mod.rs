@@ -1,9 +1,11 @@
 //! One file for each subcommand: its arguments and what it does.
 
 pub(crate) mod bench;
+pub(crate) mod bundle;
 pub(crate) mod chat;
 pub(crate) mod completions;
 pub(crate) mod detokenize;
+pub(crate) mod export;
 pub(crate) mod generate;
 pub(crate) mod score;
 pub(crate) mod tokenize;

@@ -16,5 +16,5 @@ mod watch;
 pub use error::ExportError;
 pub use export::{DEFAULT_BLOCK_SIZE, DEFAULT_MAX_CHUNK, ExportRequest, Exported, Source, export};
 pub use pack::{BundleWriter, PackError, Packed};
-pub use recurve_model::{ExportOptions, TensorReport, WeightFormat};
+pub use recurve_model::{ExportOptions, ShardError, TensorReport, WeightFormat};
 pub use watch::{Observer, Phase};

@@ -1,0 +1,260 @@
+//! `agent-cli export`: a checkpoint becomes a bundle.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use indicatif::{HumanBytes, ProgressBar, ProgressStyle};
+use recurve_author::{
+    DEFAULT_BLOCK_SIZE, DEFAULT_MAX_CHUNK, ExportError, ExportOptions, ExportRequest, Exported, Observer, PackError,
+    Phase, Source, WeightFormat, export,
+};
+use recurve_bundle::parameter_size;
+use serde::Serialize;
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::exit::Failure;
+use crate::output::{self, Format};
+
+/// Arguments of `agent-cli export`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  agent-cli export recurrentgemma-2b-it --out bundles/2b-it
+  agent-cli export --random-weights config.json --out bundles/try --weights int8")]
+pub(crate) struct Args {
+    /// The folder of a Hugging Face RecurrentGemma checkpoint: config.json, *.safetensors, tokenizer.json
+    #[arg(value_name = "HF_DIR", required_unless_present = "random_weights", conflicts_with = "random_weights")]
+    checkpoint: Option<PathBuf>,
+    /// The bundle's directory to make; the directory around it must exist
+    #[arg(long, value_name = "BUNDLE_DIR")]
+    out: PathBuf,
+    /// How matrices are stored
+    #[arg(long, value_enum, default_value_t = Weights::Int4)]
+    weights: Weights,
+    /// Most values that share one scale in int8 and int4: 32 (most exact), 64 or 128 (smallest)
+    #[arg(long, value_name = "N", default_value_t = DEFAULT_BLOCK_SIZE, value_parser = block_size)]
+    block_size: usize,
+    /// The model's name: letters, digits, `.`, `_` and `-`. Default: the checkpoint folder's
+    #[arg(long)]
+    name: Option<String>,
+    /// Replace the bundle at --out, once the new one is complete
+    #[arg(long)]
+    overwrite: bool,
+    /// Leave tokenizer and chat template out: the bundle then takes and gives token ids only
+    #[arg(long, conflicts_with = "random_weights")]
+    no_tokenizer: bool,
+    /// Instead of HF_DIR: random weights of this configuration's shape, to size a device before a download
+    #[arg(long, value_name = "CONFIG.json")]
+    random_weights: Option<PathBuf>,
+    /// The seed of the random weights
+    #[arg(long, value_name = "N", default_value_t = 0, requires = "random_weights")]
+    seed: u64,
+    /// Most tokens in one step of a prefill; it fixes the size of a session's state
+    #[arg(long, value_name = "N", default_value_t = DEFAULT_MAX_CHUNK)]
+    max_chunk: usize,
+    /// How to print the result
+    #[arg(long, value_enum, default_value_t = Format::Text)]
+    format: Format,
+}
+
+/// How matrices are stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Weights {
+    /// 32-bit floating point: exact, four bytes a weight
+    F32,
+    /// 8 bits and a scale for each block
+    Int8,
+    /// 4 bits and a scale for each block
+    Int4,
+}
+
+fn block_size(text: &str) -> Result<usize, String> {
+    match text {
+        "32" => Ok(32),
+        "64" => Ok(64),
+        "128" => Ok(128),
+        _ => Err("allowed are 32, 64 and 128".to_owned()),
+    }
+}
+
+/// Runs the command. Ctrl-C and SIGTERM end it without leaving anything behind.
+pub(crate) async fn run(args: Args) -> Result<(), Failure> {
+    let request = request(&args)?;
+    let cancel = Arc::new(AtomicBool::new(false));
+    let mut work = tokio::task::spawn_blocking({
+        let cancel = Arc::clone(&cancel);
+        move || {
+            let bar = Bar::new();
+            let result = export(&request, &bar, &cancel);
+            bar.0.finish_and_clear();
+            result
+        }
+    });
+    let result = tokio::select! {
+        result = &mut work => result,
+        stopped = asked_to_stop() => {
+            stopped?;
+            cancel.store(true, Ordering::Relaxed);
+            work.await
+        }
+    };
+    let exported =
+        result.map_err(|error| Failure::Failed(format!("the export broke off: {error}")))?.map_err(failure)?;
+    match args.format {
+        Format::Text => output::line(&summary(&exported, &args)),
+        Format::Json => output::json(&Report::new(&exported, &args)),
+    }
+}
+
+fn request(args: &Args) -> Result<ExportRequest, Failure> {
+    let source = match (&args.checkpoint, &args.random_weights) {
+        (_, Some(config)) => Source::Random { config: config.clone(), seed: args.seed },
+        (Some(dir), None) => Source::Checkpoint { dir: dir.clone(), tokenizer: !args.no_tokenizer },
+        (None, None) => return Err(Failure::Usage("give HF_DIR or --random-weights CONFIG.json".to_owned())),
+    };
+    let weights = match args.weights {
+        Weights::F32 => WeightFormat::F32,
+        Weights::Int8 => WeightFormat::Int8,
+        Weights::Int4 => WeightFormat::Int4,
+    };
+    Ok(ExportRequest {
+        source,
+        out: args.out.clone(),
+        overwrite: args.overwrite,
+        name: args.name.clone(),
+        options: ExportOptions { weights, block_size: args.block_size, max_chunk: args.max_chunk },
+    })
+}
+
+/// Returns when the person or the system asks this process to end.
+async fn asked_to_stop() -> Result<(), Failure> {
+    let cannot = |error| Failure::Failed(format!("cannot listen for signals: {error}"));
+    let mut terminate = signal(SignalKind::terminate()).map_err(cannot)?;
+    tokio::select! {
+        _ = terminate.recv() => Ok(()),
+        result = tokio::signal::ctrl_c() => result.map_err(cannot),
+    }
+}
+
+fn failure(error: ExportError) -> Failure {
+    let text = error.to_string();
+    match error {
+        ExportError::Cancelled => Failure::Interrupted,
+        ExportError::Option { .. } => Failure::Usage(text),
+        ExportError::Pack(PackError::Exists { .. } | PackError::NotABundle { .. } | PackError::Output { .. }) => {
+            Failure::Usage(text)
+        }
+        ExportError::Pack(_)
+        | ExportError::Unreadable { .. }
+        | ExportError::Shard(recurve_author::ShardError::Write(_)) => Failure::Failed(text),
+        _ => Failure::Damaged(text),
+    }
+}
+
+/// The progress bar on standard error; where that is no terminal, nothing is drawn.
+struct Bar(ProgressBar);
+
+impl Bar {
+    fn new() -> Self {
+        Self(ProgressBar::no_length())
+    }
+
+    fn begin(&self, total: u64, template: &str) {
+        if let Ok(style) = ProgressStyle::with_template(template) {
+            self.0.set_style(style);
+        }
+        self.0.reset();
+        self.0.set_length(total);
+    }
+}
+
+impl Observer for Bar {
+    fn phase(&self, phase: Phase) {
+        match phase {
+            Phase::Weights(bytes) => {
+                self.begin(bytes, "writing weights {bar:30} {bytes}/{total_bytes} {bytes_per_sec} {eta}");
+            }
+            Phase::Golden(values) => self.begin(values, "computing the golden test {bar:30} {percent}% {eta}"),
+            Phase::Finish => self.begin(0, "finishing"),
+        }
+    }
+
+    fn advance(&self, amount: u64) {
+        self.0.inc(amount);
+    }
+}
+
+/// The result for people.
+fn summary(exported: &Exported, args: &Args) -> String {
+    let info = &exported.info;
+    let block = info.block_size.map_or_else(String::new, |size| format!(", block {size}"));
+    let mut text = format!(
+        "{} at {}\n\
+         digest      {}\n\
+         size        {}\n\
+         parameters  {}\n\
+         weights     {}{block}\n\
+         session     {} of state\n",
+        info.name,
+        args.out.display(),
+        exported.digest,
+        HumanBytes(exported.bytes),
+        parameter_size(info.parameters),
+        info.weights,
+        HumanBytes(info.state_bytes()),
+    );
+    if let Some((name, error)) = worst(exported) {
+        text.push_str(&format!("worst error {:.2} % RMS, in {name}\n", 100.0 * error));
+    }
+    if !exported.tokenizer {
+        text.push_str("tokenizer   none: it takes and gives token ids only\n");
+    }
+    text.push_str(&format!("\nServe it:   recurved --bundle {}", args.out.display()));
+    text
+}
+
+/// The matrix that moved most, and how far; none where nothing was rounded.
+fn worst(exported: &Exported) -> Option<(&str, f64)> {
+    let error = |report: &recurve_author::TensorReport| report.relative_rms;
+    let report = exported.reports.iter().max_by(|a, b| error(a).total_cmp(&error(b)))?;
+    (report.relative_rms > 0.0).then_some((report.name.as_str(), report.relative_rms))
+}
+
+/// The result for programs.
+#[derive(Debug, Serialize)]
+struct Report<'a> {
+    name: &'a str,
+    digest: String,
+    /// The bundle's directory.
+    path: &'a std::path::Path,
+    bytes: u64,
+    parameters: u64,
+    weights: &'a str,
+    block_size: Option<u32>,
+    /// Bytes that one session carries.
+    state_bytes: u64,
+    tokenizer: bool,
+    worst_tensor: Option<&'a str>,
+    /// Root mean square of its error over that of its values.
+    worst_relative_rms: Option<f64>,
+}
+
+impl<'a> Report<'a> {
+    fn new(exported: &'a Exported, args: &'a Args) -> Self {
+        let info = &exported.info;
+        let worst = worst(exported);
+        Self {
+            name: &info.name,
+            digest: exported.digest.to_string(),
+            path: &args.out,
+            bytes: exported.bytes,
+            parameters: info.parameters,
+            weights: &info.weights,
+            block_size: info.block_size,
+            state_bytes: info.state_bytes(),
+            tokenizer: exported.tokenizer,
+            worst_tensor: worst.map(|(name, _)| name),
+            worst_relative_rms: worst.map(|(_, error)| error),
+        }
+    }
+}
