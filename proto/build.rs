@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 const FILES: [&str; 1] = ["recurve/v1/inference.proto"];
 
+#[expect(clippy::disallowed_methods, reason = "Cargo tells build scripts their folder by the environment")]
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("cargo:rerun-if-changed=recurve");
     let descriptors = protox::compile(FILES, ["."])?;

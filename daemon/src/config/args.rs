@@ -13,7 +13,7 @@ pub(super) const DEFAULT_FILE: &str = "/etc/recurve/recurved.toml";
 /// (RECURVE_ENGINE__THREADS for engine.threads), then flags; the later wins. `recurved check-config` shows them all,
 /// with where each came from.
 #[derive(Debug, Parser)]
-#[command(name = "recurved", version, after_help = EXIT_CODES, args_conflicts_with_subcommands = false)]
+#[command(name = "recurved", version, after_help = EXIT_CODES)]
 pub struct Cli {
     /// What to do; without it, serve.
     #[command(subcommand)]

@@ -88,8 +88,9 @@ fn literal(text: &str) -> Option<Value> {
 ///
 /// # Errors
 /// The file cannot be read or is not TOML.
-pub(super) fn file(path: &Path) -> Result<Layer, Problem> {
-    let problem = |message: String| Problem { key: None, value: None, source: Source::File(path.into()), message };
+pub(super) fn file(path: &Path) -> Result<Layer, Box<Problem>> {
+    let problem =
+        |message: String| Box::new(Problem { key: None, value: None, source: Source::File(path.into()), message });
     let text = std::fs::read_to_string(path).map_err(|error| problem(format!("cannot be read: {error}")))?;
     let data = <Toml as Format>::from_str::<Dict>(&text)
         .map_err(|error| problem(format!("is not valid TOML: {}", error.to_string().trim_end())))?;

@@ -47,7 +47,7 @@ fn variables() -> impl Iterator<Item = (String, String)> {
 /// Reads the given sources.
 fn load_from(flags: &Flags, file: Option<&Path>, variables: &[(String, String)]) -> Loaded {
     let mut problems = Vec::new();
-    let file = file.and_then(|path| layers::file(path).map_err(|problem| problems.push(problem)).ok());
+    let file = file.and_then(|path| layers::file(path).map_err(|problem| problems.push(*problem)).ok());
     let figment = layers::stack(file, variables, flags);
     let mut reader = read::Reader::new(figment, problems);
     let settings = Settings::read(&mut reader);

@@ -160,7 +160,7 @@ fn log_filter(text: &str) -> Option<Targets> {
     let mut filter = Targets::new();
     for part in text.split(',').map(str::trim) {
         filter = match part.split_once('=') {
-            Some((target, _)) if target.is_empty() => return None,
+            Some(("", _)) => return None,
             Some((target, level)) => filter.with_target(target, log_level(level)?),
             None => filter.with_default(log_level(part)?),
         };

@@ -75,7 +75,8 @@ impl Listener {
         match &self.socket {
             Socket::Tcp(socket) => {
                 let (stream, from) = socket.accept().await?;
-                stream.set_nodelay(true)?;
+                // Fails where the other end is gone already, which the first read will tell.
+                let _ = stream.set_nodelay(true);
                 Ok((Stream::Tcp(stream), Peer::Tcp(from.ip())))
             }
             Socket::Unix(socket, _) => {

@@ -14,7 +14,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::Semaphore;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tonic::service::Routes;
@@ -39,6 +39,8 @@ const STREAMS_PER_CONNECTION: u32 = 256;
 const HEADER_BYTES: u32 = 16 * 1024;
 /// Pause after a failed accept: the system is out of file descriptors or memory.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// How often it is told that there are too many connections.
+const FULL_WARNING: Duration = Duration::from_secs(10);
 /// Time for the last bytes of a finished answer to leave.
 const LAST_BYTES: Duration = Duration::from_millis(500);
 
@@ -114,6 +116,7 @@ impl Server {
 }
 
 async fn accept(listener: &Listener, shared: &Arc<Shared>) {
+    let mut warned: Option<Instant> = None;
     loop {
         let (stream, peer) = match listener.accept().await {
             Ok(accepted) => accepted,
@@ -127,7 +130,10 @@ async fn accept(listener: &Listener, shared: &Arc<Shared>) {
             }
         };
         let Ok(place) = Arc::clone(&shared.places).try_acquire_owned() else {
-            warn!(listen = %listener.local(), ?peer, "closed a connection: limits.connections are open");
+            if warned.is_none_or(|at| at.elapsed() > FULL_WARNING) {
+                warned = Some(Instant::now());
+                warn!(listen = %listener.local(), ?peer, "connections are closed at once: limits.connections are open");
+            }
             continue;
         };
         let shared = Arc::clone(shared);
