@@ -1,16 +1,61 @@
-//! The bounded queue before the engine.
+//! The bounded queue in front of the engine, and the way back: a ticket that streams the answer and cancels by being
+//! dropped.
 
-use std::sync::Arc;
-use std::time::Duration;
+mod queue;
 
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use recurve_runtime::Terminator;
 use tokio::sync::mpsc;
 use uuid::Uuid;
 
-use crate::engine::job::{Event, Job};
+use crate::engine::job::{ClientId, Event, Failure, Job};
+use queue::Queue;
 
-/// The queue.
+/// Events that a caller may leave unread before its row is parked.
+const UNREAD_EVENTS: usize = 64;
+/// Kept free in a ticket's channel for the last text and the end, which must always find room.
+pub(crate) const LAST_EVENTS: usize = 2;
+/// What a caller is told to wait when nothing is known yet of how long jobs take.
+const FIRST_GUESS: Duration = Duration::from_secs(1);
+/// Bounds of what a caller is told to wait.
+const RETRY: std::ops::RangeInclusive<Duration> = Duration::from_millis(100)..=Duration::from_secs(60);
+
+/// The queue, shared by the services and the engine.
 #[derive(Debug)]
-pub struct Admission;
+pub struct Admission {
+    limit: usize,
+    state: Mutex<State>,
+    wake: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    queue: Queue<Waiting>,
+    /// Something happened since the engine last looked.
+    news: bool,
+    /// No more jobs; those that run have until then.
+    closed: Option<Instant>,
+    /// How long a job occupies the engine, smoothed.
+    typical: Option<Duration>,
+    tickets: u64,
+    terminator: Option<Terminator>,
+}
+
+/// A job on its way to the engine, with its caller's end of the channel.
+#[derive(Debug)]
+pub struct Waiting {
+    /// What is to be done.
+    pub job: Job,
+    /// Tells runs for this job from others.
+    pub tag: u64,
+    /// Where events go; closed when the caller dropped its ticket.
+    pub events: mpsc::Sender<Event>,
+    /// Set while the job's row waits for the caller to read.
+    pub parked: Arc<AtomicBool>,
+}
 
 /// Why a job was not taken.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -28,37 +73,199 @@ pub enum Refusal {
     ShuttingDown,
 }
 
-/// A job's place; dropping it cancels the job.
+/// A job's place; dropping it cancels the job wherever it is, and frees its place or its slot.
 #[derive(Debug)]
 pub struct Ticket {
     id: Uuid,
+    tag: u64,
     events: mpsc::Receiver<Event>,
+    parked: Arc<AtomicBool>,
+    admission: Arc<Admission>,
 }
 
 impl Admission {
     /// A queue with this many places.
-    pub fn new(_queue: usize) -> Arc<Self> {
-        Arc::new(Self)
+    pub fn new(limit: usize) -> Arc<Self> {
+        Arc::new(Self { limit, state: Mutex::default(), wake: Condvar::new() })
     }
 
     /// Takes a job.
     ///
     /// # Errors
-    /// There is no place for it.
-    pub fn submit(&self, job: Job) -> Result<Ticket, Refusal> {
-        let (_, events) = mpsc::channel(1);
-        Ok(Ticket { id: job.id, events })
+    /// Every place is taken, or the daemon stops.
+    pub fn submit(self: &Arc<Self>, job: Job) -> Result<Ticket, Refusal> {
+        let (sender, events) = mpsc::channel(UNREAD_EVENTS + LAST_EVENTS);
+        let parked = Arc::new(AtomicBool::new(false));
+        let id = job.id;
+        let mut state = self.lock();
+        if state.closed.is_some() {
+            return Err(Refusal::ShuttingDown);
+        }
+        let waiting = state.queue.len();
+        if waiting >= self.limit {
+            return Err(Refusal::QueueFull {
+                waiting,
+                limit: self.limit,
+                retry_after: state.typical.unwrap_or(FIRST_GUESS).clamp(*RETRY.start(), *RETRY.end()),
+            });
+        }
+        state.tickets += 1;
+        let tag = state.tickets;
+        let (client, priority) = (job.client.clone(), job.priority);
+        let waiting = Waiting { job, tag, events: sender, parked: Arc::clone(&parked) };
+        state.queue.push(client, priority, waiting);
+        self.notify(&mut state);
+        drop(state);
+        Ok(Ticket { id, tag, events, parked, admission: Arc::clone(self) })
+    }
+
+    /// Refuses new jobs, ends those that wait, and tells the engine until when it may finish what runs.
+    pub(crate) fn close(&self, deadline: Instant) {
+        let mut state = self.lock();
+        state.closed = Some(deadline);
+        for waiting in state.queue.drain() {
+            // The channel is new and has room.
+            let _ = waiting.events.try_send(Event::Failed(Failure::Shutdown));
+        }
+        self.notify(&mut state);
+    }
+
+    /// The engine's means of ending runs of jobs that were cancelled.
+    pub(crate) fn attach(&self, terminator: Terminator) {
+        self.lock().terminator = Some(terminator);
+    }
+
+    /// Up to `free` jobs whose turn it is.
+    pub(crate) fn take(&self, free: usize) -> Vec<Waiting> {
+        let mut state = self.lock();
+        (0..free).map_while(|_| state.queue.pop()).collect()
+    }
+
+    /// Tells that a job which was taken has left the engine, and how long it was there.
+    pub(crate) fn done(&self, client: &ClientId, occupied: Duration) {
+        let mut state = self.lock();
+        state.queue.done(client);
+        state.typical = Some(match state.typical {
+            None => occupied,
+            Some(typical) => (typical * 7 + occupied) / 8,
+        });
+    }
+
+    /// Until when jobs may finish, if the daemon stops.
+    pub(crate) fn closed(&self) -> Option<Instant> {
+        self.lock().closed
+    }
+
+    /// Blocks the engine until something happens: a new job, a ticket dropped, a parked row's caller that reads again,
+    /// the daemon stopping, or the deadline.
+    pub(crate) fn wait(&self, deadline: Option<Instant>) {
+        let mut state = self.lock();
+        while !state.news {
+            state = match deadline.map(|deadline| deadline.saturating_duration_since(Instant::now())) {
+                Some(Duration::ZERO) => break,
+                Some(left) => self.wake.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0,
+                None => self.wake.wait(state).unwrap_or_else(PoisonError::into_inner),
+            };
+        }
+        state.news = false;
+    }
+
+    fn notify(&self, state: &mut State) {
+        state.news = true;
+        self.wake.notify_one();
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // Every change is complete before anything can panic: the state is good whatever happened to another holder.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Ticket {
-    /// The next event.
+    /// The next event; none after the last one, or if the engine is gone.
     pub async fn next(&mut self) -> Option<Event> {
-        self.events.recv().await
+        let event = self.events.recv().await;
+        if self.parked.load(Ordering::Acquire) {
+            let mut state = self.admission.lock();
+            self.admission.notify(&mut state);
+        }
+        event
     }
 
     /// The job's id.
     pub fn id(&self) -> Uuid {
         self.id
+    }
+}
+
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        self.events.close();
+        let mut state = self.admission.lock();
+        if state.queue.remove(|waiting: &Waiting| waiting.tag == self.tag).is_none() {
+            if let Some(terminator) = &state.terminator {
+                terminator.terminate(self.tag);
+            }
+            self.admission.notify(&mut state);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::job::{Priority, Work};
+
+    fn job(client: &str) -> Job {
+        Job {
+            id: Uuid::now_v7(),
+            work: Work::Score(vec![1, 2]),
+            client: ClientId(client.into()),
+            priority: Priority::Interactive,
+            accepted: Instant::now(),
+        }
+    }
+
+    #[test]
+    fn a_full_queue_refuses_and_says_when_to_come_back() {
+        let admission = Admission::new(2);
+        let _first = admission.submit(job("a")).unwrap();
+        let second = admission.submit(job("a")).unwrap();
+        match admission.submit(job("a")).unwrap_err() {
+            Refusal::QueueFull { waiting: 2, limit: 2, retry_after } => assert_eq!(retry_after, FIRST_GUESS),
+            other => panic!("{other:?}"),
+        }
+        // A caller that goes away frees its place.
+        drop(second);
+        assert!(admission.submit(job("a")).is_ok());
+    }
+
+    #[test]
+    fn a_dropped_ticket_is_never_taken() {
+        let admission = Admission::new(8);
+        let kept = admission.submit(job("a")).unwrap();
+        drop(admission.submit(job("a")).unwrap());
+        let taken = admission.take(8);
+        assert_eq!(taken.iter().map(|waiting| waiting.job.id).collect::<Vec<_>>(), [kept.id()]);
+        drop(kept);
+        assert!(taken[0].events.is_closed());
+    }
+
+    #[test]
+    fn closing_ends_what_waits_and_refuses_what_comes() {
+        let admission = Admission::new(8);
+        let mut waiting = admission.submit(job("a")).unwrap();
+        admission.close(Instant::now());
+        assert!(matches!(waiting.events.try_recv(), Ok(Event::Failed(Failure::Shutdown))));
+        assert_eq!(admission.submit(job("a")).unwrap_err(), Refusal::ShuttingDown);
+        assert!(admission.take(8).is_empty());
+    }
+
+    #[test]
+    fn waiting_ends_with_news_or_at_the_deadline() {
+        let admission = Admission::new(8);
+        admission.wait(Some(Instant::now() + Duration::from_millis(1)));
+        let _ticket = admission.submit(job("a")).unwrap();
+        admission.wait(None);
     }
 }

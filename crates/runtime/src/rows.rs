@@ -118,9 +118,12 @@ impl Rows {
         side
     }
 
-    /// Zeros every state of a row.
-    fn reset(&mut self, row: usize) {
+    /// Zeros a row's small states, and with `rings` all of it.
+    fn zero(&mut self, row: usize, rings: bool) {
         for slab in &mut self.slabs {
+            if slab.sides.len() == 1 && !rings {
+                continue;
+            }
             for side in &mut slab.sides {
                 side.slice_mut()[row * slab.row..(row + 1) * slab.row].fill(0.0);
             }
@@ -160,12 +163,20 @@ impl Model {
         logit_positions(&self.layout)
     }
 
-    /// Puts a row back to the state before the first token.
+    /// Puts a row back to the state before the first token. What its rings hold stays, behind the mask.
     ///
     /// # Panics
     /// If there is no such row.
     pub fn reset(&mut self, row: usize) {
-        self.rows.reset(row);
+        self.rows.zero(row, false);
+    }
+
+    /// Zeros all of a row. Needed where it may hold values that are not finite: those would come through the mask.
+    ///
+    /// # Panics
+    /// If there is no such row.
+    pub fn scrub(&mut self, row: usize) {
+        self.rows.zero(row, true);
     }
 
     /// Exchanges the state of two rows.

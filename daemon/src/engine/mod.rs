@@ -1,48 +1,147 @@
-//! The thread that steps the model.
+//! The thread that steps the model: it alone owns the session, and takes jobs from [`crate::admission`].
+//!
+//! A token's way inside: [`plan`] decides, [`slots`] hold the jobs, [`step`] runs the model, [`sample`] chooses,
+//! [`detokenize`] and [`stop`] make text of it, [`emit`] hands it to the caller.
 
 pub mod detokenize;
+mod emit;
 pub mod job;
+mod plan;
 pub mod sample;
+mod slots;
+mod step;
 pub mod stop;
 
-use std::future::{Future, pending};
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-use std::time::Duration;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
-use recurve_bundle::Bundle;
+use recurve_bundle::{Bundle, ModelInfo, StateKind};
+use recurve_runtime::{Library, LibraryError, LoadError, Model, ModelLayout, Options, Search, StateLayout};
+use tokio::sync::watch;
+use tracing::info;
 
 use crate::admission::Admission;
 use crate::config::EngineSettings;
 use crate::tokenizer::Tokenizer;
+use step::Stepper;
 
-/// The engine.
+/// The engine's thread.
 #[derive(Debug)]
-pub struct Engine;
+pub struct Engine {
+    admission: Arc<Admission>,
+    thread: JoinHandle<()>,
+    /// Why the thread ended, if it did so by itself.
+    failed: watch::Receiver<Option<String>>,
+}
 
 /// Why the engine did not start.
 #[derive(Debug, thiserror::Error)]
-#[error("the engine did not start")]
-pub struct EngineError;
+pub enum EngineError {
+    /// There is no ONNX Runtime.
+    #[error(transparent)]
+    Library(#[from] LibraryError),
+    /// The graph cannot be loaded.
+    #[error(transparent)]
+    Load(#[from] LoadError),
+    /// The system gives no thread.
+    #[error("the engine's thread cannot be started: {0}")]
+    Thread(std::io::Error),
+}
 
 impl Engine {
-    /// Starts the engine.
+    /// Finds ONNX Runtime, loads the bundle's graph and starts the thread.
     ///
     /// # Errors
-    /// It cannot start.
+    /// ONNX Runtime is missing or too old, the graph cannot be loaded, or the system gives no thread.
     pub fn start(
-        _bundle: &Bundle,
-        _tokenizer: Option<Arc<Tokenizer>>,
-        _settings: &EngineSettings,
-        _admission: Arc<Admission>,
+        bundle: &Bundle,
+        tokenizer: Option<Arc<Tokenizer>>,
+        settings: &EngineSettings,
+        admission: Arc<Admission>,
     ) -> Result<Self, EngineError> {
-        Ok(Self)
+        let search = Search {
+            configured: settings.library.clone(),
+            executable: std::env::current_exe().ok(),
+            ..Search::default()
+        };
+        let library = Library::load(&search.find()?)?;
+        let options = Options { threads: settings.threads, spinning: settings.spinning, rows: settings.slots };
+        let begun = Instant::now();
+        let model = Model::load(&library, &bundle.graph_path(), layout(bundle.info()), &options)?;
+        info!(
+            library = %library.path().display(),
+            threads = options.threads,
+            slots = options.rows,
+            ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX),
+            "graph loaded"
+        );
+        admission.attach(model.terminator());
+        let stepper = Stepper::new(model, Arc::clone(&admission), tokenizer, settings.prefill_budget);
+        let (tell, failed) = watch::channel(None);
+        let thread = std::thread::Builder::new()
+            .name("engine".to_owned())
+            .spawn(move || {
+                // The stepper owns the model: when it is gone, session and environment are.
+                let outcome = std::panic::catch_unwind(AssertUnwindSafe(|| stepper.run()));
+                drop(library);
+                let reason = match outcome {
+                    Ok(Ok(())) => return,
+                    Ok(Err(reason)) => reason,
+                    Err(panic) => format!("its thread panicked: {}", panic_message(panic.as_ref())),
+                };
+                let _ = tell.send(Some(reason));
+            })
+            .map_err(EngineError::Thread)?;
+        Ok(Self { admission, thread, failed })
     }
 
-    /// Ends, with the reason, when the engine's thread did.
+    /// Ends, with the reason, when the engine ended by itself; never otherwise.
     pub fn failed(&self) -> impl Future<Output = String> + Send + 'static {
-        pending()
+        let mut failed = self.failed.clone();
+        async move {
+            loop {
+                if let Some(reason) = failed.borrow_and_update().clone() {
+                    return reason;
+                }
+                if failed.changed().await.is_err() {
+                    std::future::pending::<()>().await;
+                }
+            }
+        }
     }
 
-    /// Stops the engine.
-    pub fn shutdown(self, _grace: Duration) {}
+    /// Refuses new jobs, finishes what runs within `grace`, ends the rest, and joins the thread. Blocks.
+    pub fn shutdown(self, grace: Duration) {
+        self.admission.close(Instant::now() + grace);
+        if self.thread.join().is_err() {
+            tracing::error!("the engine's thread panicked while it stopped");
+        }
+    }
+}
+
+fn panic_message(panic: &(dyn std::any::Any + Send)) -> &str {
+    match (panic.downcast_ref::<String>(), panic.downcast_ref::<&str>()) {
+        (Some(message), _) => message,
+        (None, Some(message)) => message,
+        (None, None) => "for an unknown reason",
+    }
+}
+
+/// What the bundle says of its graph, in the runtime's words.
+fn layout(info: &ModelInfo) -> ModelLayout {
+    ModelLayout {
+        vocab: info.vocab_size as usize,
+        max_chunk: info.max_chunk as usize,
+        states: info
+            .states
+            .iter()
+            .map(|state| StateLayout {
+                name: state.name.clone(),
+                shape: state.shape.iter().map(|&dim| dim as usize).collect(),
+                ring: matches!(state.kind, StateKind::K | StateKind::V),
+            })
+            .collect(),
+    }
 }
