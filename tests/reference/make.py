@@ -18,7 +18,7 @@ from cases import CASES
 
 MIN_GAP = 1e-2            # between the best and the second-best logit, at every step of a continuation
 MIN_REACH = 1e-3          # by which another first token must change the last logits
-MIN_DISTINCT = 6          # tokens in a continuation: a loop would prove little
+MIN_DISTINCT = 8          # tokens in a continuation: a loop would prove little
 SEEDS = 200
 
 
@@ -38,7 +38,7 @@ def random_tensor(name, shape, rng):
     if name.endswith(("q_proj.weight", "k_proj.weight")):
         return normal(1.3 / math.sqrt(shape[1]))
     if name.endswith(("linear_out.weight", "o_proj.weight", "down_proj.weight")):
-        return normal(2.5 / math.sqrt(shape[1]))      # the blocks outweigh the token's own embedding
+        return normal(6.0 / math.sqrt(shape[1]))      # the blocks outweigh the token's own embedding
     if len(shape) == 2 and name.endswith(".weight"):
         return normal(1.0 / math.sqrt(shape[1]))
     return normal(0.1)                                # biases and norms
