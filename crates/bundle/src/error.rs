@@ -44,7 +44,7 @@ pub enum BundleError {
         limit: u64,
     },
     /// A JSON file is not JSON, or a field is absent or of another type.
-    #[error("{file}: field `{field}`: {problem}: the file is damaged, or not of a bundle: fetch or export it again")]
+    #[error("{file}: {}{problem}: it is damaged, or not of a bundle: copy or export the bundle again", place(field))]
     Json {
         /// Path, or the layer's filepath.
         file: String,
@@ -121,4 +121,12 @@ pub enum BundleError {
         /// What is wrong.
         problem: String,
     },
+}
+
+/// Where in a document, as the beginning of a message; nothing where the document as a whole is wrong.
+fn place(field: &str) -> String {
+    match field {
+        "." => String::new(),
+        field => format!("field `{field}`: "),
+    }
 }
