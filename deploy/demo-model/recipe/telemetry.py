@@ -26,22 +26,21 @@ class Quantity:
 
 PERCENT = ("%", " %", " percent")
 QUANTITIES = (
-    Quantity(("temperature", "temperature", "temp"), (" C", " C", "C", " °C", " degrees"), "{} C", 10, 990, 10, (0, 0, 1)),
+    Quantity(("temperature", "temperature", "temp"), (" C", " C", "C", " °C", " degrees"), "{} C", 100, 990, 10, (0, 0, 1)),
     Quantity(("pressure",), (" bar", "bar"), "{} bar", 5, 99, 5, (1,)),
     Quantity(("humidity", "relative humidity"), PERCENT, "{} % humidity", 100, 990, 50, (0,)),
-    Quantity(("level", "fill level"), PERCENT, "{} % full", 50, 990, 50, (0,)),
-    Quantity(("flow", "flow rate"), (" l/min", "l/min"), "{} l/min", 50, 990, 50, (0,)),
+    Quantity(("level", "fill level"), PERCENT, "{} % full", 100, 990, 50, (0,)),
+    Quantity(("flow", "flow rate"), (" l/min", "l/min"), "{} l/min", 100, 990, 50, (0,)),
     Quantity(("vibration",), (" mm/s", "mm/s"), "{} mm/s", 1, 99, 5, (1,)),
-    Quantity(("speed",), (" rpm", "rpm"), "{} rpm", 5000, 35000, 1000, (0,)),
-    Quantity(("current",), (" A", "A"), "{} A", 10, 630, 10, (0, 1)),
+    Quantity(("speed",), (" rpm", "rpm"), "{} rpm", 10000, 35000, 1000, (0,)),
+    Quantity(("current",), (" A", "A"), "{} A", 100, 630, 10, (0, 1)),
     Quantity(("voltage",), (" V", "V"), "{} V", 2000, 2600, 50, (0,)),
     Quantity(("power", "power draw"), (" kW", "kW"), "{} kW", 1, 99, 5, (1,)),
-    Quantity(("CO2", "carbon dioxide"), (" ppm", "ppm"), "{} ppm CO2", 4000, 16000, 1000, (0,)),
+    Quantity(("CO2", "carbon dioxide"), (" ppm", "ppm"), "{} ppm CO2", 4000, 9900, 500, (0,)),
 )
 
 UPPER = (" (limit {high})", " (limit {high})", " (limit {high}{unit})", " (max {high})", " (maximum {high})", ", limit {high}", ", max {high}")
 LOWER = (" (min {low})", " (minimum {low})", " (min {low}{unit})", ", min {low}")
-RANGE = (" ({low} to {high})", " (range {low}-{high})", " (between {low} and {high})", " (limits {low} to {high})", ", range {low} to {high}")
 
 STATED = ("{name} {value}", "{name} {value}", "{name} {value}", "{name}: {value}", "{name} is {value}", "{name} = {value}")
 REPORTS = (
@@ -51,15 +50,11 @@ REPORTS = (
     "{question} {place}: {readings}", "{question} {place}: {readings}.", "{readings} at {the_place}. {question}",
     "telemetry for {the_place}: {readings}. {question}",
 )  # fmt: skip
-OVERALL = (
+QUESTIONS = (
     "how is it?", "how is it?", "how is it doing?", "how are things?", "summarise.", "summarize.", "summarise this.", "summarise please",
     "give me a summary.", "report.", "please report.", "status?", "what is the status?", "is everything ok?", "is everything normal?",
     "is it all right?", "anything wrong?", "any problem?", "tell me how it looks.", "how is {the_place}?", "how does {the_place} look?",
     "what is going on?", "sum it up in a sentence.", "say it in one sentence.", "",
-)  # fmt: skip
-ABOUT_ONE = (
-    "what is the {name}?", "what's the {name}?", "how is the {name}?", "is the {name} ok?", "is the {name} normal?",
-    "is the {name} within limits?", "report the {name}.", "tell me the {name}.", "{name}?", "just the {name}, please.",
 )  # fmt: skip
 
 
@@ -71,31 +66,26 @@ class Reading:
     verdict: str
 
     def spoken(self) -> str:
-        return self.quantity.spoken.format(self.value)
+        spoken = self.quantity.spoken.format(self.value)
+        return f"{spoken} ({self.verdict})" if self.verdict else spoken
 
 
 def sample(rng: random.Random) -> tuple[str, str, list[str]]:
     """A prompt, its reply, and the keys of its combinations, which decide whether it is held out."""
     place, the_place = pick_place(rng)
     has_limits = rng.random() < 0.85
-    count = rng.choices((1, 2, 3), (35, 40, 25))[0]
+    count = rng.choices((1, 2), (45, 55))[0]
     readings = [take_reading(quantity, has_limits, rng) for quantity in rng.sample(QUANTITIES, count)]
-    asked, question = ask(readings, rng)
+    question = rng.choice(QUESTIONS)
     text = rng.choice(REPORTS).format(place=place, the_place=the_place, readings=join_stated(readings, rng), question=question)
     prompt = surface.vary(text.format(the_place=the_place).strip(), rng)
     keys = [f"telemetry {place} {reading.quantity.names[0]} {reading.value}" for reading in readings]
-    return prompt, reply(the_place, asked), keys
+    return prompt, reply(the_place, readings), keys
 
 
 def reply(the_place: str, readings: list[Reading]) -> str:
     subject = the_place[0].upper() + the_place[1:]
-    verdicts = {reading.verdict for reading in readings}
-    if verdicts == {""}:
-        return f"{subject} is at {join([reading.spoken() for reading in readings])}."
-    if verdicts == {"normal"}:
-        within = ("within limits", "both within limits", "all within limits")[len(readings) - 1]
-        return f"{subject} is at {join([reading.spoken() for reading in readings])}, {within}."
-    return f"{subject} is at {join([f'{reading.spoken()} ({reading.verdict})' for reading in readings])}."
+    return f"{subject} is at {' and '.join(reading.spoken() for reading in readings)}."
 
 
 def pick_place(rng: random.Random) -> tuple[str, str]:
@@ -110,61 +100,42 @@ def pick_place(rng: random.Random) -> tuple[str, str]:
 def take_reading(quantity: Quantity, has_limits: bool, rng: random.Random) -> Reading:
     step = 1 if rng.choice(quantity.decimals) else 10
     unit = rng.choice(quantity.units)
-    low, high, form = pick_limits(quantity, rng) if has_limits else (None, None, "")
-    tenths = pick_value(quantity, low, high, rng) // step * step
+    low, high, form = pick_limit(quantity, rng) if has_limits else (None, None, "")
+    tenths = pick_value(quantity, low or high, rng) // step * step
     value = f"{tenths / 10:.1f}" if step == 1 else str(tenths // 10)
-    limits = form.format(low=low and write_limit(low), high=high and write_limit(high), unit=unit)
-    stated = rng.choice(STATED).format(name=rng.choice(quantity.names), value=value + unit) + limits
+    limit = form.format(low=low and write_limit(low), high=high and write_limit(high), unit=unit)
+    stated = rng.choice(STATED).format(name=rng.choice(quantity.names), value=value + unit) + limit
     return Reading(quantity, value, stated, judge(tenths, low, high))
 
 
-def pick_limits(quantity: Quantity, rng: random.Random) -> tuple[int | None, int | None, str]:
-    steps = range(-(-quantity.lowest // quantity.limit_step) + 1, quantity.highest // quantity.limit_step)
-    one, other = sorted(rng.sample(steps, 2))
-    kind = rng.choices(("upper", "lower", "range"), (65, 15, 20))[0]
-    if kind == "upper":
-        return None, rng.choice((one, other, other)) * quantity.limit_step, rng.choice(UPPER)
-    if kind == "lower":
-        return rng.choice((one, one, other)) * quantity.limit_step, None, rng.choice(LOWER)
-    return one * quantity.limit_step, other * quantity.limit_step, rng.choice(RANGE)
+def pick_limit(quantity: Quantity, rng: random.Random) -> tuple[int | None, int | None, str]:
+    """A lowest or a highest value that is still normal, and how it is written."""
+    first = -(-quantity.lowest // quantity.limit_step) + 1
+    limit = rng.randrange(first, quantity.highest // quantity.limit_step) * quantity.limit_step
+    return (limit, None, rng.choice(LOWER)) if rng.random() < 0.25 else (None, limit, rng.choice(UPPER))
 
 
-def pick_value(quantity: Quantity, low: int | None, high: int | None, rng: random.Random) -> int:
-    """Anything that may be read; half of the time inside the limits, and often close to one of them."""
+def pick_value(quantity: Quantity, limit: int | None, rng: random.Random) -> int:
+    """Anything that may be read; half of the time above the limit, half of the time below or at it."""
+    if limit is None:
+        return rng.randint(quantity.lowest, quantity.highest)
     if rng.random() < 0.5:
-        return rng.randint(low or quantity.lowest, high or quantity.highest)
-    limit = rng.choice([bound for bound in (low, high) if bound is not None] or [None])
-    if limit is not None and rng.random() < 0.5:
-        near = max((quantity.highest - quantity.lowest) // 10, 10)
-        return rng.randint(max(quantity.lowest, limit - near), min(quantity.highest, limit + near))
-    return rng.randint(quantity.lowest, quantity.highest)
+        return rng.randint(quantity.lowest, limit)
+    return rng.randint(limit, quantity.highest)
 
 
 def judge(tenths: int, low: int | None, high: int | None) -> str:
-    if low is None and high is None:
-        return ""
-    if high is not None and tenths > high:
-        return f"high, limit {write_limit(high)}"
-    if low is not None and tenths < low:
-        return f"low, minimum {write_limit(low)}"
-    return "normal"
+    """The limit before the verdict: a small model judges well once both numbers stand side by side."""
+    if high is not None:
+        return f"limit {write_limit(high)}, {'high' if tenths > high else 'normal'}"
+    if low is not None:
+        return f"minimum {write_limit(low)}, {'low' if tenths < low else 'normal'}"
+    return ""
 
 
 def write_limit(tenths: int) -> str:
     return f"{tenths / 10:g}"
 
 
-def ask(readings: list[Reading], rng: random.Random) -> tuple[list[Reading], str]:
-    if rng.random() < 0.3:
-        reading = rng.choice(readings)
-        return [reading], rng.choice(ABOUT_ONE).format(name=rng.choice(reading.quantity.names))
-    return readings, rng.choice(OVERALL)
-
-
 def join_stated(readings: list[Reading], rng: random.Random) -> str:
-    parts = [reading.stated for reading in readings]
-    return join(parts) if rng.random() < 0.3 else rng.choice((", ", ", ", "; ")).join(parts)
-
-
-def join(parts: list[str]) -> str:
-    return parts[0] if len(parts) == 1 else ", ".join(parts[:-1]) + " and " + parts[-1]
+    return rng.choice((", ", ", ", "; ", " and ")).join(reading.stated for reading in readings)

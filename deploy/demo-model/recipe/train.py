@@ -1,6 +1,7 @@
 """Trains the demo model and writes its weights in F16.
 
     python train.py [--tokens 6000000] [--out ..]
+    python train.py --start model.safetensors --peak-rate 1e-3 --minutes 14       go on from weights, by the clock
 
 Every 200 steps the exact replies on held-out exchanges are counted and the weights written, so that nothing is lost.
 """
@@ -14,7 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.nn import functional
 
@@ -22,9 +23,8 @@ import grammar
 import tokenizer
 from model import Config, RecurrentGemma
 
-BATCH_TOKENS = 8 * 512
 POOL_CONVERSATIONS = 3_000
-PEAK_RATE, FINAL_RATE = 3e-3, 3e-5
+FINAL_RATE_SHARE = 0.01
 WARM_UP_STEPS = 150
 CHECK_EVERY_STEPS = 200
 CHECK_EXCHANGES = 150
@@ -37,6 +37,10 @@ Row = tuple[list[int], list[int]]
 def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments.add_argument("--tokens", type=int, default=6_000_000, help="how many to train on, padding included")
+    arguments.add_argument("--minutes", type=float, default=math.inf, help="end then at the latest, the rate decayed in step")
+    arguments.add_argument("--start", type=Path, help="weights to go on from")
+    arguments.add_argument("--peak-rate", type=float, default=3e-3)
+    arguments.add_argument("--batch-tokens", type=int, default=8 * 512)
     arguments.add_argument("--seed", type=int, default=0)
     arguments.add_argument("--out", type=Path, default=tokenizer.MODEL)
     options = arguments.parse_args()
@@ -47,21 +51,26 @@ def main() -> None:
     write_json(options.out / "generation_config.json", generation_defaults())
 
     model = RecurrentGemma(config)
+    if options.start:
+        model.load_state_dict(load_file(options.start))
     optimizer = make_optimizer(model)
     print(f"{sum(p.numel() for p in model.parameters()):,} parameters", flush=True)
     encode = Encoder()
     held_out = {task: check_batch(task, encode) for task in grammar.TASKS}
     started, seen, step = time.time(), 0, 0
-    for ids, targets in batches(encode, random.Random(options.seed)):
-        set_rate(optimizer, step, seen / options.tokens)
+    for ids, targets in batches(encode, options.batch_tokens, random.Random(options.seed)):
+        elapsed = time.time() - started
+        progress = max(seen / options.tokens, elapsed / 60 / options.minutes)
+        set_rate(optimizer, options.peak_rate, step, progress)
         loss = train_step(model, optimizer, ids, targets)
         seen, step = seen + ids.numel(), step + 1
-        if step % CHECK_EVERY_STEPS == 0 or seen >= options.tokens:
+        ended = progress >= 1.0
+        if step % CHECK_EVERY_STEPS == 0 or ended:
             exact = "  ".join(f"{task} {exact_share(model, *batch):.1%}" for task, batch in held_out.items())
-            elapsed = time.time() - started
-            print(f"step {step}  {seen:,} tokens  loss {loss:.4f}  exact: {exact}  {elapsed / 60:.1f} min, {seen / elapsed:,.0f} tokens/s", flush=True)
+            pace = f"{elapsed / 60:.1f} min, {seen / elapsed:,.0f} tokens/s"
+            print(f"step {step}  {seen:,} tokens  loss {loss:.4f}  exact: {exact}  {pace}", flush=True)
             save(model, options.out / "model.safetensors")
-        if seen >= options.tokens:
+        if ended:
             return
 
 
@@ -84,13 +93,13 @@ class Encoder:
         return self.tokenizer.encode(text, add_special_tokens=False).ids
 
 
-def batches(encode: Encoder, rng: random.Random) -> Iterator[tuple[Tensor, Tensor]]:
+def batches(encode: Encoder, batch_tokens: int, rng: random.Random) -> Iterator[tuple[Tensor, Tensor]]:
     """Rows of about the same length together, so that little is padding."""
     while True:
         pool = sorted((encode(grammar.conversation(rng)) for _ in range(POOL_CONVERSATIONS)), key=lambda row: len(row[0]))
         groups, group = [], []
         for row in pool:
-            if (len(group) + 1) * len(row[0]) > BATCH_TOKENS and group:
+            if (len(group) + 1) * len(row[0]) > batch_tokens and group:
                 groups.append(group)
                 group = []
             group.append(row)
@@ -110,11 +119,12 @@ def make_optimizer(model: RecurrentGemma) -> torch.optim.AdamW:
     matrices = [p for p in model.parameters() if p.dim() > 1]
     others = [p for p in model.parameters() if p.dim() == 1]
     groups = [{"params": matrices, "weight_decay": 0.1}, {"params": others, "weight_decay": 0.0}]
-    return torch.optim.AdamW(groups, lr=PEAK_RATE, betas=(0.9, 0.98), fused=True)
+    return torch.optim.AdamW(groups, betas=(0.9, 0.98), fused=True)
 
 
-def set_rate(optimizer: torch.optim.Optimizer, step: int, progress: float) -> None:
-    decayed = FINAL_RATE + (PEAK_RATE - FINAL_RATE) * 0.5 * (1 + math.cos(math.pi * min(progress, 1.0)))
+def set_rate(optimizer: torch.optim.Optimizer, peak: float, step: int, progress: float) -> None:
+    falling = 0.5 * (1 + math.cos(math.pi * min(progress, 1.0)))
+    decayed = peak * (FINAL_RATE_SHARE + (1 - FINAL_RATE_SHARE) * falling)
     for group in optimizer.param_groups:
         group["lr"] = decayed * min(1.0, (step + 1) / WARM_UP_STEPS)
 
