@@ -20,6 +20,7 @@ use std::time::Duration;
 
 use recurve_bundle::{Bundle, BundleError};
 use tokio::task::spawn_blocking;
+use tokio_util::task::AbortOnDropHandle;
 use tracing::{info, warn};
 
 use crate::admission::Admission;
@@ -74,9 +75,8 @@ pub async fn run(
 ) -> Result<(), Error> {
     let addresses: Vec<String> = listeners.iter().map(|listener| listener.local().to_string()).collect();
     let addresses = addresses.join(",");
-    for open in listeners.iter().map(Listener::local).filter(|address| !address.is_local()) {
-        warn_of_open_address(open);
-    }
+    let open = listeners.iter().map(Listener::local).filter(|address| !address.is_local());
+    let _warnings: Vec<_> = open.map(warn_of_open_address).collect();
     let node = Node::new();
     let server = Server::start(&node, listeners, &settings.limits)
         .await
@@ -131,10 +131,10 @@ fn load(settings: &Settings) -> Result<Loaded, Error> {
     Ok(Loaded { engine, serving: Serving { model, admission } })
 }
 
-/// Says it until it is heard: once now and then every ten minutes.
-fn warn_of_open_address(address: &config::Address) {
+/// Says it until it is heard: now, and then every ten minutes while the handle lives.
+fn warn_of_open_address(address: &config::Address) -> AbortOnDropHandle<()> {
     let address = address.clone();
-    tokio::spawn(async move {
+    AbortOnDropHandle::new(tokio::spawn(async move {
         let mut tick = tokio::time::interval(OPEN_WARNING);
         loop {
             tick.tick().await;
@@ -144,5 +144,5 @@ fn warn_of_open_address(address: &config::Address) {
                  network can use the model and read what others ask it"
             );
         }
-    });
+    }))
 }

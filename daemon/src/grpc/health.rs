@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 use tonic::service::RoutesBuilder;
 use tonic_health::ServingStatus;
 use tonic_health::server::{HealthReporter, health_reporter};
@@ -14,12 +13,12 @@ use crate::node::{Node, Phase};
 const SERVICES: [&str; 2] = ["", "recurve.v1.Inference"];
 
 /// Adds the health service, which follows the node's phase until `end`.
-pub(super) async fn add(routes: &mut RoutesBuilder, node: &Arc<Node>, tasks: &TaskTracker, end: CancellationToken) {
+pub(super) async fn add(routes: &mut RoutesBuilder, node: &Arc<Node>, end: CancellationToken) {
     let (reporter, service) = health_reporter();
     let mut phases = node.watch();
     tell(&reporter, &phases.borrow_and_update().clone()).await;
     routes.add_service(service);
-    tasks.spawn(async move {
+    tokio::spawn(async move {
         let follow = async {
             while phases.changed().await.is_ok() {
                 let phase = phases.borrow_and_update().clone();

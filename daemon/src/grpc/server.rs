@@ -78,7 +78,7 @@ impl Server {
         };
         let mut routes = Routes::builder();
         routes.add_service(inference::service(node, limits));
-        health::add(&mut routes, node, &server.tasks, server.end.clone()).await;
+        health::add(&mut routes, node, server.end.clone()).await;
         health::add_reflection(&mut routes).map_err(io::Error::other)?;
         let shared = Arc::new(Shared {
             routes: routes.routes().prepare(),
