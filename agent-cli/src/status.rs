@@ -46,8 +46,10 @@ pub(crate) fn calling(target: &Target, status: &Status, stage: Stage) -> Failure
     let said = said(status, &details);
     match status.code() {
         Code::DeadlineExceeded => Failure::Deadline(format!("{target}: {said}")),
-        Code::ResourceExhausted => Failure::Busy(format!("{target} is busy: {said}{}", retry(&details))),
-        Code::Unavailable => Failure::Unreachable(format!("{target} cannot answer now: {said}{}", retry(&details))),
+        Code::ResourceExhausted => Failure::Busy(format!("{target} is busy: {said}{}", retry(status, &details))),
+        Code::Unavailable => {
+            Failure::Unreachable(format!("{target} cannot answer now: {said}{}", retry(status, &details)))
+        }
         // What tonic makes of an HTTP answer that no gRPC server gave.
         _ if status.message().starts_with("grpc-status header missing") => no_daemon(target, status.message()),
         Code::Unimplemented => Failure::Failed(format!(
@@ -85,15 +87,12 @@ fn no_daemon(target: &Target, cause: &str) -> Failure {
     ))
 }
 
-/// The daemon's message, then one indented line for each field that is wrong, then what to do about it.
+/// The daemon's message, with a line for each field that is wrong, then what to do about it.
 fn said(status: &Status, details: &ErrorDetails) -> String {
     let mut text = match status.message() {
         "" => format!("no message, status {:?}", status.code()),
-        message => message.to_owned(),
+        message => with_violations(message, details),
     };
-    for violation in details.bad_request().iter().flat_map(|bad| &bad.field_violations) {
-        text.push_str(&format!("\n  {}: {}", violation.field, violation.description));
-    }
     if let Some(info) = details.error_info()
         && info.domain == reason::DOMAIN
         && let Some(advice) = advice(&info.reason)
@@ -113,11 +112,28 @@ fn advice(reason: &str) -> Option<&'static str> {
     }
 }
 
-/// When to ask again, where the daemon says it.
-fn retry(details: &ErrorDetails) -> String {
+/// The message and its wrong fields, one on each line. A message that holds them all already gives way to the lines, and
+/// is enough by itself where a single field is wrong.
+fn with_violations(message: &str, details: &ErrorDetails) -> String {
+    let wrong = details.bad_request().map_or(&[][..], |bad| &bad.field_violations);
+    let told = !wrong.is_empty() && wrong.iter().all(|violation| message.contains(&violation.description));
+    if wrong.is_empty() || (told && wrong.len() == 1) {
+        return message.to_owned();
+    }
+    let mut text = if told { format!("{} fields are wrong", wrong.len()) } else { message.to_owned() };
+    for violation in wrong {
+        text.push_str(&format!("\n  {}: {}", violation.field, violation.description));
+    }
+    text
+}
+
+/// When to ask again, where the daemon tells it and its message does not say it already.
+fn retry(status: &Status, details: &ErrorDetails) -> String {
     match details.retry_info().and_then(|info| info.retry_delay) {
-        Some(delay) => format!("; try again in {:.1} s", delay.as_secs_f64()),
-        None => String::new(),
+        Some(delay) if !status.message().contains("ask again in") => {
+            format!("; ask again in {:.1} s", delay.as_secs_f64())
+        }
+        _ => String::new(),
     }
 }
 
@@ -133,4 +149,45 @@ fn root(error: &(dyn Error + 'static)) -> String {
 
 fn chain<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
     std::iter::successors(Some(error), |cause| (*cause).source())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn wrong(fields: &[(&str, &str)]) -> ErrorDetails {
+        let mut details = ErrorDetails::new();
+        for (field, description) in fields {
+            details.add_bad_request_violation(*field, *description);
+        }
+        details
+    }
+
+    #[test]
+    fn wrong_fields_are_told_once() {
+        let one = wrong(&[("top_p", "7 is too large")]);
+        let two = wrong(&[("top_p", "7 is too large"), ("stop", "is empty")]);
+        for (message, details, expected) in [
+            ("no", &ErrorDetails::new(), "no"),
+            ("top_p: 7 is too large", &one, "top_p: 7 is too large"),
+            ("no", &one, "no\n  top_p: 7 is too large"),
+            (
+                "top_p: 7 is too large; stop: is empty",
+                &two,
+                "2 fields are wrong\n  top_p: 7 is too large\n  stop: is empty",
+            ),
+            ("no", &two, "no\n  top_p: 7 is too large\n  stop: is empty"),
+        ] {
+            assert_eq!(with_violations(message, details), expected);
+        }
+    }
+
+    #[test]
+    fn when_to_ask_again_is_told_once() {
+        let details = ErrorDetails::with_retry_info(Some(std::time::Duration::from_millis(1500)));
+        let text = |message: &str| retry(&Status::unavailable(message), &details);
+        assert_eq!(text("loading"), "; ask again in 1.5 s");
+        assert_eq!(text("loading: ask again in a second"), "");
+        assert_eq!(retry(&Status::unavailable("loading"), &ErrorDetails::new()), "");
+    }
 }

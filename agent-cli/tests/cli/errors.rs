@@ -39,7 +39,7 @@ fn wrong_fields_have_a_line_each() {
 
 #[test]
 fn a_busy_daemon_says_when_to_come_back() {
-    check(&ask(&Fake::start(), "busy"), 6, 1, &["the queue is full", "try again in 1.5 s"]);
+    check(&ask(&Fake::start(), "busy"), 6, 1, &["the queue is full", "ask again in 1.5 s"]);
 }
 
 #[test]

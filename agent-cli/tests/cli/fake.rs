@@ -121,7 +121,11 @@ fn refused(what: &str) -> Status {
             let mut details = info(reason::INVALID_REQUEST);
             details.add_bad_request_violation("sampling.top_p", "7 is not above 0 and up to 1");
             details.add_bad_request_violation("stop[0]", "is empty");
-            Status::with_error_details(Code::InvalidArgument, "2 fields are wrong", details)
+            Status::with_error_details(
+                Code::InvalidArgument,
+                "sampling.top_p: 7 is not above 0 and up to 1; stop[0]: is empty",
+                details,
+            )
         }
         "busy" => {
             let mut details = info(reason::QUEUE_FULL);
