@@ -67,19 +67,19 @@ pub(crate) struct Generation {
     #[arg(long, value_name = "N")]
     max_tokens: Option<u32>,
     /// Randomness: 0 always takes the most probable token; 0 to 100
-    #[arg(long, help_heading = SAMPLING, value_name = "X")]
+    #[arg(long, help_heading = SAMPLING, value_name = "X", allow_negative_numbers = true)]
     temperature: Option<f32>,
     /// Choose among the K most probable tokens; 0: all
     #[arg(long, help_heading = SAMPLING, value_name = "K")]
     top_k: Option<u32>,
     /// Choose among the most probable tokens that together have probability P; above 0, up to 1; 1: all
-    #[arg(long, help_heading = SAMPLING, value_name = "P")]
+    #[arg(long, help_heading = SAMPLING, value_name = "P", allow_negative_numbers = true)]
     top_p: Option<f32>,
     /// Choose among tokens at least P times as probable as the most probable; 0 to 1; 0: all
-    #[arg(long, help_heading = SAMPLING, value_name = "P")]
+    #[arg(long, help_heading = SAMPLING, value_name = "P", allow_negative_numbers = true)]
     min_p: Option<f32>,
     /// Make tokens seen among the last 1,024 less likely by this factor; 1: no change
-    #[arg(long, help_heading = SAMPLING, value_name = "X")]
+    #[arg(long, help_heading = SAMPLING, value_name = "X", allow_negative_numbers = true)]
     repetition_penalty: Option<f32>,
     /// Subtract X once from the logit of each token seen among the last 1,024; -100 to 100
     #[arg(long, help_heading = SAMPLING, value_name = "X", allow_negative_numbers = true)]
