@@ -74,7 +74,10 @@ impl Tokenizer {
             None => return Err(TokenizerError::Decoder("(none)")),
         };
         let byte_fallback = falls_back_to_bytes(&decoder)?;
-        Ok(Self { inner, decoder, byte_fallback })
+        let tokenizer = Self { inner, decoder, byte_fallback };
+        // A pre-tokenizer that the crate reads but cannot run shows only when it is used.
+        tokenizer.encode("a", false).map_err(|error| malformed(&error))?;
+        Ok(tokenizer)
     }
 
     /// The ids of a text. With `special`, the tokens that the tokenizer adds by itself, such as `<bos>`, too.
@@ -188,6 +191,10 @@ pub(crate) mod tests {
 
     /// A small tokenizer built as Gemma's: special tokens, 256 byte tokens, "▁" for the space, merges.
     pub(crate) fn gemma_like() -> Arc<Tokenizer> {
+        Arc::new(Tokenizer::from_json(&serde_json::to_vec(&gemma_like_json()).unwrap()).unwrap())
+    }
+
+    fn gemma_like_json() -> serde_json::Value {
         let specials = ["<pad>", "<eos>", "<bos>", "<unk>", "<start_of_turn>", "<end_of_turn>"];
         let mut tokens: Vec<String> = specials.iter().map(ToString::to_string).collect();
         tokens.extend((0..=255u8).map(|byte| format!("<0x{byte:02X}>")));
@@ -207,7 +214,7 @@ pub(crate) mod tests {
                        "normalized": false, "special": true})
             })
             .collect();
-        let file = json!({
+        json!({
             "version": "1.0", "truncation": {"direction": "Right", "max_length": 3, "strategy": "LongestFirst", "stride": 0},
             "padding": null, "added_tokens": added,
             "normalizer": {"type": "Replace", "pattern": {"String": " "}, "content": "▁"},
@@ -221,8 +228,7 @@ pub(crate) mod tests {
             "model": {"type": "BPE", "dropout": null, "unk_token": "<unk>", "continuing_subword_prefix": null,
                 "end_of_word_suffix": null, "fuse_unk": true, "byte_fallback": true, "ignore_merges": false,
                 "vocab": vocab, "merges": merges.iter().map(|(a, b)| json!([a, b])).collect::<Vec<_>>()}
-        });
-        Arc::new(Tokenizer::from_json(&serde_json::to_vec(&file).unwrap()).unwrap())
+        })
     }
 
     #[test]
@@ -266,6 +272,14 @@ pub(crate) mod tests {
             assert_eq!(tokenizer.decode(&ids), tokenizer.inner.decode(&ids, true).unwrap());
             assert_eq!(tokenizer.decode_with_special(&ids), tokenizer.inner.decode(&ids, false).unwrap());
         }
+    }
+
+    #[test]
+    fn what_cannot_be_run_is_refused_when_it_is_read() {
+        let mut file = gemma_like_json();
+        file["pre_tokenizer"]["pattern"] = json!({"Regex": "[^a]+"});
+        let error = Tokenizer::from_json(&serde_json::to_vec(&file).unwrap()).unwrap_err();
+        assert!(error.to_string().contains("Split"), "{error}");
     }
 
     #[test]
