@@ -42,8 +42,11 @@ pub struct ModelConfig {
     pub rms_norm_eps: f32,
     /// Base of the rotary frequencies.
     pub rope_theta: f64,
-    /// Leading dimensions of each head that are rotated; even.
+    /// Leading dimensions of each head that are rotated; even, at most `head_dim`.
     pub rotary_dim: usize,
+    /// What the exponents of the rotary frequencies are divided by: `rotary_dim`, or one less where the head's part that
+    /// the configuration gives is odd.
+    pub rotary_span: usize,
     /// Whether q, k and v have biases (the output projection always has one).
     pub attention_bias: bool,
     /// First token of every text.
@@ -151,7 +154,7 @@ impl ModelConfig {
     pub fn rotary_frequencies(&self) -> Vec<f32> {
         (0..self.rotary_dim / 2)
             .map(|i| {
-                let exponent = (2 * i) as f32 / self.rotary_dim as f32;
+                let exponent = (2 * i) as f32 / self.rotary_span as f32;
                 (1.0 / libm::pow(self.rope_theta, f64::from(exponent))) as f32
             })
             .collect()
@@ -193,13 +196,14 @@ impl Fields<'_> {
                 format!("it must divide num_attention_heads, {heads}"),
             ));
         }
-        if !self.has("head_dim") && hidden_size % heads != 0 {
+        if heads > hidden_size {
             return Err(self.invalid(
                 "num_attention_heads",
                 heads,
-                format!("it must divide hidden_size, {hidden_size}"),
+                format!("there are at most hidden_size, {hidden_size}"),
             ));
         }
+        // Rounded down, as the reference does.
         let head_dim = self.size("head_dim", Some(hidden_size / heads), 1, MAX_SIZE)?;
         let lru_width = self.size("lru_width", Some(hidden_size), 1, MAX_SIZE)?;
         if lru_width % heads != 0 {
@@ -209,15 +213,13 @@ impl Fields<'_> {
                 format!("it must be a multiple of num_attention_heads, {heads}"),
             ));
         }
-        let intermediate = self.size("intermediate_size", None, 2, MAX_SIZE)?;
-        if intermediate % 2 != 0 {
-            return Err(self.invalid("intermediate_size", intermediate, "it must be even"));
-        }
-        let (rope_theta, rotary_dim) = self.rope(head_dim)?;
+        // Rounded down, as the reference does.
+        let mlp_width = self.size("intermediate_size", None, 2, MAX_SIZE)? / 2;
+        let (rope_theta, rotary_span) = self.rope(head_dim)?;
         Ok(ModelConfig {
             vocab_size: self.size("vocab_size", None, 2, MAX_SIZE)?,
             hidden_size,
-            mlp_width: intermediate / 2,
+            mlp_width,
             blocks: self.blocks()?,
             heads,
             kv_heads,
@@ -228,7 +230,8 @@ impl Fields<'_> {
             logits_soft_cap: self.number("logits_soft_cap", Some(30.0), 1e-3, 1e6)? as f32,
             rms_norm_eps: self.number("rms_norm_eps", Some(1e-6), 0.0, 1.0)? as f32,
             rope_theta,
-            rotary_dim,
+            rotary_dim: rotary_span.next_multiple_of(2),
+            rotary_span,
             attention_bias: self.flag("attention_bias", false)?,
             bos_token: self.tokens("bos_token_id")?.first().copied(),
             end_tokens: self.tokens("eos_token_id")?,
@@ -270,24 +273,25 @@ impl Fields<'_> {
         Ok(())
     }
 
-    /// Rotary base and the number of rotated dimensions, from `rope_parameters` (transformers 5) or the top level (4).
+    /// Rotary base and the dimensions that the configuration wants rotated, from `rope_parameters` (transformers 5) or the top level (4).
     fn rope(&self, head_dim: usize) -> Result<(f64, usize), ConfigError> {
-        let nested = match self.get("rope_parameters") {
-            None => None,
-            Some(Value::Object(object)) => Some(Fields { object, path: self.path }),
-            Some(other) => return Err(self.invalid("rope_parameters", kind(other), "it must be an object")),
-        };
-        let scaled = [
-            ("rope_scaling", self.get("rope_scaling")),
-            ("rope_parameters.rope_type", nested.as_ref().and_then(|n| n.get("rope_type").or_else(|| n.get("type")))),
-        ];
-        for (field, value) in scaled {
-            match value {
+        let mut nested = None;
+        // transformers 5 also takes the older name, and prefers it.
+        for field in ["rope_parameters", "rope_scaling"] {
+            match self.get(field) {
+                None => {}
+                Some(Value::Object(object)) => nested = Some((field, Fields { object, path: self.path })),
+                Some(other) => return Err(self.invalid(field, kind(other), "it must be an object")),
+            }
+        }
+        if let Some((field, nested)) = &nested {
+            match nested.get("rope_type").or_else(|| nested.get("type")) {
                 None => {}
                 Some(Value::String(name)) if name == "default" => {}
                 Some(other) => {
+                    let field = format!("{field}.rope_type");
                     return Err(self.invalid(
-                        field,
+                        &field,
                         other,
                         "only the unscaled \"default\" rotary embedding is supported",
                     ));
@@ -295,29 +299,26 @@ impl Fields<'_> {
             }
         }
         let number = |field: &'static str, default, least, most| match &nested {
-            Some(nested) if nested.has(field) => nested.number(field, None, least, most),
+            Some((_, nested)) if nested.has(field) => nested.number(field, None, least, most),
             _ => self.number(field, Some(default), least, most),
         };
         let theta = number("rope_theta", 10_000.0, 1.0, 1e12)?;
         let factor = number("partial_rotary_factor", 0.5, 0.0, 1.0)?;
-        // Truncated, as the reference does.
-        let rotary_dim = (head_dim as f64 * factor) as usize;
-        if rotary_dim % 2 != 0 {
+        // Truncated, as the reference does; an odd part is rotated together with the dimension after it.
+        let span = (head_dim as f64 * factor) as usize;
+        if span.next_multiple_of(2) > head_dim {
             return Err(self.invalid(
                 "partial_rotary_factor",
                 factor,
-                format!(
-                    "of a head of {head_dim} it rotates {rotary_dim} dimensions, and only an even number can be rotated"
-                ),
+                format!("of a head of {head_dim} it rotates {span} dimensions, and dimensions are rotated in pairs"),
             ));
         }
-        Ok((theta, rotary_dim))
+        Ok((theta, span))
     }
 
     fn blocks(&self) -> Result<Vec<BlockType>, ConfigError> {
         let layers = self.size("num_hidden_layers", None, 1, MAX_LAYERS)?;
-        // transformers writes the pattern under either name.
-        let field = if self.has("_block_types") { "_block_types" } else { "block_types" };
+        let field = "block_types";
         let allowed = "it must be a list of \"recurrent\" and \"attention\"";
         let pattern = match self.get(field) {
             None => return Ok(cycle(&[BlockType::Recurrent, BlockType::Recurrent, BlockType::Attention], layers)),
