@@ -11,6 +11,8 @@ mod fake;
 #[path = "cli/program.rs"]
 mod program;
 
+#[path = "cli/bundles.rs"]
+mod bundles;
 #[path = "cli/chatting.rs"]
 mod chatting;
 #[path = "cli/errors.rs"]

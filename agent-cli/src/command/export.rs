@@ -11,7 +11,7 @@ use recurve_author::{
 };
 use recurve_bundle::parameter_size;
 use serde::Serialize;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::exit::Failure;
 use crate::output::{self, Format};
@@ -81,6 +81,7 @@ fn block_size(text: &str) -> Result<usize, String> {
 pub(crate) async fn run(args: Args) -> Result<(), Failure> {
     let request = request(&args)?;
     let cancel = Arc::new(AtomicBool::new(false));
+    let mut stop = Stop::listen()?;
     let mut work = tokio::task::spawn_blocking({
         let cancel = Arc::clone(&cancel);
         move || {
@@ -92,8 +93,7 @@ pub(crate) async fn run(args: Args) -> Result<(), Failure> {
     });
     let result = tokio::select! {
         result = &mut work => result,
-        stopped = asked_to_stop() => {
-            stopped?;
+        () = stop.asked() => {
             cancel.store(true, Ordering::Relaxed);
             work.await
         }
@@ -126,13 +126,25 @@ fn request(args: &Args) -> Result<ExportRequest, Failure> {
     })
 }
 
-/// Returns when the person or the system asks this process to end.
-async fn asked_to_stop() -> Result<(), Failure> {
-    let cannot = |error| Failure::Failed(format!("cannot listen for signals: {error}"));
-    let mut terminate = signal(SignalKind::terminate()).map_err(cannot)?;
-    tokio::select! {
-        _ = terminate.recv() => Ok(()),
-        result = tokio::signal::ctrl_c() => result.map_err(cannot),
+/// The signals by which the person or the system asks this process to end.
+struct Stop {
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl Stop {
+    /// From here on these signals no longer end the process by themselves.
+    fn listen() -> Result<Self, Failure> {
+        let listen =
+            |kind| signal(kind).map_err(|error| Failure::Failed(format!("cannot listen for signals: {error}")));
+        Ok(Self { interrupt: listen(SignalKind::interrupt())?, terminate: listen(SignalKind::terminate())? })
+    }
+
+    async fn asked(&mut self) {
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+        }
     }
 }
 

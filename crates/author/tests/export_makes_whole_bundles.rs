@@ -1,5 +1,7 @@
 //! An export makes a bundle that opens, verifies and is the same every time, or leaves nothing.
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test file: helpers fail as the tests do")]
+
 use std::fs::{self, OpenOptions};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
@@ -202,8 +204,10 @@ fn an_output_that_exists_is_replaced_only_when_told_and_only_by_a_whole_bundle()
     assert_eq!(world.names(), ["b", "hf"]);
 }
 
+type Change = fn(&World, &mut ExportRequest);
+
 /// Each kind of wrong input with a part of its message.
-const WRONG: &[(&str, fn(&World, &mut ExportRequest))] = &[
+const WRONG: &[(&str, Change)] = &[
     ("config.json: cannot be read", |world, _| fs::remove_file(world.path("hf/config.json")).unwrap()),
     ("tokenizer.json: not found: add the file", |world, _| {
         fs::remove_file(world.path("hf/tokenizer.json")).unwrap();

@@ -1,5 +1,7 @@
 //! Whatever is wrong with a bundle is named with its file, and nothing panics.
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test file: helpers fail as the tests do")]
+
 mod fixture;
 
 use std::fs::{self, OpenOptions};
@@ -32,8 +34,10 @@ fn a_valid_bundle_opens_reads_and_verifies() {
     assert_eq!((verified.blobs, verified.bytes), (8, hashed));
 }
 
+type Damage = fn(&Path);
+
 /// Each kind of damage with a part of its message.
-const DAMAGE: &[(&str, fn(&Path))] = &[
+const DAMAGE: &[(&str, Damage)] = &[
     ("a bundle is a directory", |dir| fs::remove_dir_all(dir).unwrap()),
     ("this directory is not a bundle", |dir| fs::remove_file(dir.join("oci-layout")).unwrap()),
     ("`imageLayoutVersion`: `2.0.0` is not allowed; allowed: 1.0.0", |dir| {
