@@ -94,6 +94,11 @@ impl Call {
         self.record.failed(error)
     }
 
+    /// Tells of tokens made so far, for the case that no end follows.
+    pub(super) fn progressed(&mut self, tokens: usize) {
+        self.record.usage.completion_tokens += u64::try_from(tokens).unwrap_or_default();
+    }
+
     /// Ends the call with an answer.
     pub(super) fn finished(&mut self, outcome: &'static str, usage: Usage, timings: Timings) {
         self.record.outcome = outcome;

@@ -140,6 +140,9 @@ fn answers(call: Call, ticket: Ticket) -> Answers {
     Box::pin(unfold(Some((call, ticket)), async |state| {
         let (mut call, mut ticket) = state?;
         let event = call.within(async { ticket.next().await.ok_or(CallError::Abandoned) }).await;
+        if let Ok(Event::Delta(delta)) = &event {
+            call.progressed(delta.tokens.len());
+        }
         match event.and_then(|event| answer(&call, event)) {
             Ok(Answer::More(response)) => Some((Ok(response), Some((call, ticket)))),
             Ok(Answer::Last(response, outcome, usage, timings)) => {

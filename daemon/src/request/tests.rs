@@ -76,9 +76,12 @@ fn fields(error: RequestError) -> Vec<String> {
 /// A malformed request and the one field that is to be named.
 type Case = (GenerateRequest, String);
 
+type SetNumber = fn(&mut WireSampling, f32);
+type Set = fn(&mut WireSampling);
+
 fn wrong_numbers() -> Vec<Case> {
     let bad = [f32::NAN, f32::INFINITY, f32::NEG_INFINITY, f32::MAX, f32::MIN, -100.1, 100.1];
-    let setters: [(&str, fn(&mut WireSampling, f32)); 6] = [
+    let setters: [(&str, SetNumber); 6] = [
         ("temperature", |s, v| s.temperature = Some(v)),
         ("top_p", |s, v| s.top_p = Some(v)),
         ("min_p", |s, v| s.min_p = Some(v)),
@@ -92,7 +95,7 @@ fn wrong_numbers() -> Vec<Case> {
             cases.push((sampled(|s| set(s, value)), format!("sampling.{field}")));
         }
     }
-    let least: [(&str, fn(&mut WireSampling)); 9] = [
+    let least: [(&str, Set); 9] = [
         ("temperature", |s| s.temperature = Some(-0.001)),
         ("top_p", |s| s.top_p = Some(0.0)),
         ("top_p", |s| s.top_p = Some(-0.0)),
