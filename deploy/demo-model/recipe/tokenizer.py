@@ -11,7 +11,7 @@ import random
 from collections.abc import Iterator
 from pathlib import Path
 
-from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
 import grammar
 
@@ -112,7 +112,7 @@ def pre_tokenizer() -> pre_tokenizers.PreTokenizer:
             pre_tokenizers.Split("▁", "merged_with_next"),
             pre_tokenizers.Split("\n", "isolated"),
             pre_tokenizers.Digits(individual_digits=True),
-            pre_tokenizers.Split(Regex(r"[^\w\s▁°]+"), "isolated"),
+            pre_tokenizers.Punctuation("contiguous"),
         ]
     )
 
