@@ -1,21 +1,17 @@
 //! The oracle gives the logits of Hugging Face's own implementation, for every configuration in `tests/reference`.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use recurve_model::{Checkpoint, ModelConfig, reference};
 use safetensors::SafeTensors;
 
-fn references() -> Vec<PathBuf> {
+#[test]
+fn the_oracle_equals_hugging_face() {
     let data = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/reference/data");
     let mut dirs: Vec<_> = std::fs::read_dir(data).unwrap().map(|entry| entry.unwrap().path()).collect();
     dirs.sort();
     assert!(dirs.len() >= 6, "the reference checkpoints are in the repository");
-    dirs
-}
-
-#[test]
-fn the_oracle_equals_hugging_face() {
-    for dir in references() {
+    for dir in dirs {
         let config = ModelConfig::read(&dir.join("config.json")).unwrap();
         let weights = Checkpoint::open(&dir, &config).unwrap();
         let bytes = std::fs::read(dir.join("expected.safetensors")).unwrap();

@@ -118,15 +118,21 @@ impl Model {
 }
 
 fn open(library: &Library, graph: &Path, options: &Options) -> Result<Session, String> {
-    let configured = Session::builder(&library.environment)
+    // A builder's error carries the builder: only its words are kept.
+    Session::builder(&library.environment)
         .map_err(|error| error.to_string())?
         .with_optimization_level(GraphOptimizationLevel::All)
-        .and_then(|builder| builder.with_intra_threads(options.threads))
-        .and_then(|builder| builder.with_inter_threads(1))
-        .and_then(|builder| builder.with_intra_op_spinning(options.spinning))
-        .and_then(|builder| builder.with_inter_op_spinning(options.spinning));
-    let mut builder = configured.map_err(|error| error.to_string())?;
-    builder.commit_from_file(graph).map_err(|error| error.to_string())
+        .map_err(|error| error.to_string())?
+        .with_intra_threads(options.threads)
+        .map_err(|error| error.to_string())?
+        .with_inter_threads(1)
+        .map_err(|error| error.to_string())?
+        .with_intra_op_spinning(options.spinning)
+        .map_err(|error| error.to_string())?
+        .with_inter_op_spinning(options.spinning)
+        .map_err(|error| error.to_string())?
+        .commit_from_file(graph)
+        .map_err(|error| error.to_string())
 }
 
 /// Compares every input and output with the layout.

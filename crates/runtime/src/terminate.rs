@@ -58,10 +58,8 @@ impl Terminator {
     pub(crate) fn end(&self) -> bool {
         let mut running = self.lock();
         let terminated = std::mem::take(&mut *running).terminated;
-        if terminated {
-            if let Err(error) = self.inner.options.unterminate() {
-                tracing::error!(%error, "the engine cannot run again");
-            }
+        if terminated && let Err(error) = self.inner.options.unterminate() {
+            tracing::error!(%error, "the engine cannot run again");
         }
         terminated
     }

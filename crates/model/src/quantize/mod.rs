@@ -69,7 +69,10 @@ impl Blocks {
             WeightFormat::Int8 => Bits::Eight,
             WeightFormat::Int4 => Bits::Four,
         };
-        BLOCK_SIZES.into_iter().find(|&size| size <= requested && k % size == 0).map(|size| Blocks { bits, size })
+        BLOCK_SIZES
+            .into_iter()
+            .find(|&size| size <= requested && k.is_multiple_of(size))
+            .map(|size| Blocks { bits, size })
     }
 
     /// Bytes of `values` quantized values, a multiple of the block size.

@@ -37,7 +37,7 @@ impl Weights for Rounded<'_> {
         let Some(&(columns, blocks)) = self.tensors.get(name) else {
             return self.inner.read(name, first, out);
         };
-        if first % columns == 0 && out.len() % columns == 0 {
+        if first.is_multiple_of(columns) && out.len().is_multiple_of(columns) {
             self.inner.read(name, first, out)?;
             out.par_chunks_mut(columns).for_each(|row| round(blocks, row));
             return Ok(());
