@@ -7,6 +7,7 @@ use recurve_model::ModelConfig;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 use serde_json::Value;
+use tokenizers::pipeline::EncodeOptions;
 
 use crate::error::ExportError;
 use crate::json::{self, Object};
@@ -24,7 +25,11 @@ pub(crate) fn read(dir: &Path, config: &ModelConfig) -> Result<Vec<u8>, ExportEr
     let not_a_tokenizer = |error: &dyn std::fmt::Display| refuse(format!("is not a tokenizer: {error}"));
     let text = std::str::from_utf8(&bytes).map_err(|error| not_a_tokenizer(&error))?;
     let canonical = tokenizers::canonicalize_str(text).map_err(|error| not_a_tokenizer(&error))?;
-    tokenizers::from_json(&canonical).map_err(|error| not_a_tokenizer(&error))?;
+    let tokenizer = tokenizers::from_json(&canonical).map_err(|error| not_a_tokenizer(&error))?;
+    // A pre-tokenizer that can be read but not run shows only when it is used.
+    tokenizer
+        .encode_into("a", &EncodeOptions::default(), &mut Vec::new())
+        .map_err(|error| refuse(format!("cannot be used: {error}")))?;
     let ids: TokenIds = serde_json::from_str(&canonical).map_err(|error| not_a_tokenizer(&error))?;
     match ids.highest() {
         Some(id) if id >= config.vocab_size as u64 => Err(refuse(format!(

@@ -213,6 +213,12 @@ const WRONG: &[(&str, Change)] = &[
         fs::remove_file(world.path("hf/tokenizer.json")).unwrap();
     }),
     ("tokenizer.json: is not a tokenizer", |world, _| world.put("tokenizer.json", &json!({"model": 3}))),
+    ("tokenizer.json: cannot be used: this `Split` pattern needs", |world, _| {
+        let mut tokenizer = tokenizer(48);
+        tokenizer["pre_tokenizer"] =
+            json!({"type": "Split", "pattern": {"Regex": "[^x]+"}, "behavior": "Isolated", "invert": false});
+        world.put("tokenizer.json", &tokenizer);
+    }),
     ("a token with the id 48, but config.json has a vocab_size of 48", |world, _| {
         world.put("tokenizer.json", &tokenizer(49));
     }),
