@@ -195,7 +195,7 @@ pub(super) const KEYS: &[Key] = &[
     Key {
         path: "log.level",
         kind: Kind::LogFilter,
-        default: Some(r#""info""#),
+        default: Some(r#""info,ort=warn""#),
         flag: Some("--log"),
         doc: "What is logged, on standard error. Prompts and replies never are.",
     },
