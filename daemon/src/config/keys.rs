@@ -132,7 +132,8 @@ pub(super) const KEYS: &[Key] = &[
         default: None,
         flag: None,
         doc: "Most prompt tokens read between two tokens of running streams: less makes the streams smoother, more \
-              reads prompts faster. At most the bundle's chunk, which it is when not set.",
+              reads prompts faster. Not set: as many as this machine reads in about a quarter of a second, at least \
+              16. Never more than the bundle's chunk; a prompt beside which nothing runs is read in whole chunks.",
     },
     Key {
         path: "engine.spinning",

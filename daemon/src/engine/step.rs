@@ -16,9 +16,9 @@ use crate::admission::{Admission, Waiting};
 use crate::tokenizer::Tokenizer;
 
 /// The longest that a piece of somebody's prompt may hold up running streams, where no budget is configured.
-const PREFILL_GAP: Duration = Duration::from_millis(100);
-/// The least of a prompt that is read at a time.
-const LEAST_BUDGET: usize = 4;
+const PREFILL_GAP: Duration = Duration::from_millis(250);
+/// The least of a prompt that is read at a time: smaller pieces read the weights again for almost nothing.
+const LEAST_BUDGET: usize = 16;
 /// Steps that fail one after another before the engine gives up.
 const MOST_FAILURES: u32 = 3;
 
@@ -136,7 +136,7 @@ impl Stepper {
         let most = self.model.layout().max_chunk;
         match (self.budget, self.per_token) {
             (Some(budget), _) => budget.min(most),
-            (None, None) => LEAST_BUDGET,
+            (None, None) => LEAST_BUDGET.min(most),
             (None, Some(one)) => {
                 let fit = PREFILL_GAP.as_secs_f64() / one.as_secs_f64().max(1e-9);
                 (fit as usize).clamp(LEAST_BUDGET.min(most), most)
