@@ -5,7 +5,8 @@
 #   deploy/demo.sh                   asks three questions
 #   deploy/demo.sh "your prompt"     asks yours
 #
-# Needs a Rust toolchain, a C compiler and Python's pip.
+# Needs a Rust toolchain, a C compiler and Python's pip. With RECURVE_BIN_DIR=FOLDER it builds nothing and takes the
+# programs in that folder.
 set -euo pipefail
 
 repository=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
@@ -22,7 +23,7 @@ if [ -t 1 ]; then bold=$'\e[1m' dim=$'\e[2m' plain=$'\e[0m'; else bold='' dim=''
 
 die() { printf 'demo.sh: %s\n' "$*" >&2; exit 1; }
 step() { printf '%s== %s%s\n' "$dim" "$*" "$plain"; }
-usage() { sed -n '2,8s/^# \{0,1\}//p' "$0"; }
+usage() { sed -n '2,9s/^# \{0,1\}//p' "$0"; }
 
 # Prints every tool that is missing, each with the command that installs it.
 missing_tools() {
@@ -50,7 +51,8 @@ clean_up() {
     local status=$?
     trap - EXIT
     trap '' INT TERM HUP
-    if ! stop_daemon && [ "$status" -eq 0 ]; then status=1; fi
+    # Interrupted, the daemon may have ended before it could catch a signal: no news then.
+    if [ "$status" -ne 0 ]; then stop_daemon 2>/dev/null || true; else stop_daemon || status=1; fi
     [ -z "$work" ] || rm -rf "$work"
     exit "$status"
 }
@@ -128,9 +130,14 @@ if [ -z "${ORT_DYLIB_PATH-}" ]; then
     "$repository/deploy/fetch-onnxruntime.sh"
 fi
 
-step "Building (the first time takes some minutes)"
-programs=${CARGO_TARGET_DIR:-$repository/target}/release
-cargo build --release --locked --manifest-path "$repository/Cargo.toml" -p recurved -p agent-cli
+if [ -n "${RECURVE_BIN_DIR-}" ]; then
+    programs=$RECURVE_BIN_DIR
+else
+    step "Building (the first time takes some minutes)"
+    programs=$repository/target/release
+    cargo build --release --locked --manifest-path "$repository/Cargo.toml" --target-dir "$repository/target" \
+        -p recurved -p agent-cli
+fi
 
 step "Exporting the demo model"
 mkdir -p "$(dirname "$bundle")"

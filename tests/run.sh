@@ -1,0 +1,143 @@
+#!/usr/bin/env bash
+# Everything that CI runs, in the order of its cost. Goes on after a failure where the rest still tells something, and
+# ends with a list of what failed and what was left out.
+#
+#   tests/run.sh
+#
+# Needs Rust, a C compiler and Python's pip. What else it needs (skopeo, cargo-deny, Python's venv) it installs as root or
+# with CI=true; otherwise it leaves that check out and names the command that installs it.
+#
+# All of it uses the release profile and, for what is built, one set of features: dependencies are compiled once, what is
+# tested is what runs, and only the checks that compile nothing to the end (clippy, cargo check) look at them again.
+set -uo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit 1
+exec </dev/null
+
+may_install=false
+if [ "$(id -u)" = 0 ] || [ "${CI-}" = true ]; then may_install=true; fi
+tools=$PWD/.cache/tools
+venv=$PWD/.cache/venv
+export PATH=$tools/bin:$PATH
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+trap 'exit 130' INT
+trap 'exit 143' TERM
+
+failed=() left_out=() times=()
+
+# check TITLE COMMAND…: runs it under a heading and notes its time and whether it failed.
+check() {
+    local title=$1 begun=$SECONDS status=0
+    shift
+    printf '\n=== %s\n' "$title"
+    "$@" || status=$?
+    [ "$status" -eq 0 ] || { failed+=("$title"); printf '=== FAILED: %s (status %s)\n' "$title" "$status"; }
+    times+=("$(printf '%5d s  %s' $((SECONDS - begun)) "$title")")
+    return "$status"
+}
+
+leave_out() { left_out+=("$1; to run it: $2"); printf '\n=== left out: %s; to run it: %s\n' "$1" "$2"; }
+
+as_root() { if [ "$(id -u)" = 0 ]; then "$@"; else sudo -n "$@"; fi; }
+
+apt_install() {
+    as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -q "$@" >"$work/apt" 2>&1 && return
+    as_root apt-get update -q >"$work/apt" 2>&1 &&
+        as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -q "$@" >"$work/apt" 2>&1 && return
+    tail -n 5 "$work/apt" >&2
+    return 1
+}
+
+# have TOOL COMMAND…: whether the tool is there, after installing it with the command where that is allowed.
+have() {
+    local tool=$1
+    shift
+    command -v "$tool" >/dev/null && return
+    [ "$may_install" = true ] || return 1
+    echo "installing $tool: $*"
+    "$@" && command -v "$tool" >/dev/null
+}
+
+# Its dependencies are compiled without optimization: it runs for a second.
+install_cargo_deny() { cargo install --quiet --debug --locked --root "$tools" cargo-deny --version 0.20.2; }
+
+scripts() { shellcheck deploy/*.sh tests/run.sh .ci/run; }
+
+fetch() { deploy/fetch-onnxruntime.sh && cargo fetch --locked; }
+
+lint() { cargo clippy --release --locked --workspace --all-targets -- -D warnings; }
+
+# The features of the programs alone, without what only tests switch on.
+programs_alone() { cargo check --release --locked -p recurved -p agent-cli; }
+
+build() { cargo build --release --locked --workspace --all-targets; }
+
+# The exit status of cargo test is kept by pipefail.
+cargo_tests() { cargo test --release --locked --workspace --no-fail-fast 2>&1 | tee "$work/tests"; }
+
+python_client() {
+    if [ ! -x "$venv/bin/pip" ] && ! python3 -m venv "$venv" >/dev/null 2>&1; then
+        rm -rf "$venv"
+        [ "$may_install" = true ] && apt_install python3-venv && python3 -m venv "$venv" || return 1
+    fi
+    cmp -s tests/client/requirements.txt "$venv/installed" && return
+    "$venv/bin/pip" install --quiet --disable-pip-version-check -r tests/client/requirements.txt &&
+        cp tests/client/requirements.txt "$venv/installed"
+}
+
+# Debian's skopeo takes a bundle as it is: every byte of the manifest survives, and the copy verifies.
+skopeo_takes_bundles() {
+    local bundle=$work/bundle copy=$work/copy
+    target/release/agent-cli export deploy/demo-model --weights int8 --out "$bundle" >/dev/null &&
+        skopeo copy --quiet "oci:$bundle" "oci:$copy" &&
+        cmp <(skopeo inspect --raw "oci:$bundle") <(skopeo inspect --raw "oci:$copy") &&
+        target/release/agent-cli bundle verify "$copy"
+}
+
+demo() { RECURVE_BIN_DIR=$PWD/target/release deploy/demo.sh; }
+
+summary() {
+    printf '\n=== time\n'
+    printf '%s\n' "${times[@]}"
+    if [ ${#left_out[@]} -gt 0 ]; then printf '\n=== left out\n'; printf '%s\n' "${left_out[@]}"; fi
+    if [ ${#failed[@]} -gt 0 ]; then printf '\n=== failed\n'; printf '%s\n' "${failed[@]}"; fi
+    # The sum of what cargo test tells for each of its programs.
+    if [ -f "$work/tests" ]; then
+        printf '\n'
+        sed -n 's/.*test result: .* \([0-9]*\) passed; \([0-9]*\) failed.*/\1 \2/p' "$work/tests" |
+            awk '{ passed += $1; failed += $2 } END { printf "%d passed, %d failed\n", passed, failed }'
+    fi
+    [ ${#failed[@]} -eq 0 ]
+}
+
+export CARGO_TARGET_DIR=$PWD/target
+
+check "Format" cargo fmt --all --check
+if command -v shellcheck >/dev/null; then
+    check "Scripts" scripts
+else
+    leave_out "Scripts" "apt-get install shellcheck"
+fi
+check "ONNX Runtime and crates" fetch || { summary; exit 1; }
+if have cargo-deny install_cargo_deny; then
+    check "Dependencies" cargo deny --offline check -D warnings bans licenses sources
+else
+    leave_out "Dependencies" "cargo install cargo-deny --locked"
+fi
+check "Lints" lint
+check "Programs alone" programs_alone
+check "Build" build || { summary; exit 1; }
+export RECURVE_BIN_DIR=$PWD/target/release
+if python_client; then
+    export RECURVE_PYTHON=$venv/bin/python
+else
+    leave_out "the test of a Python client" "apt-get install python3-venv, with a network for pip"
+fi
+check "Tests" cargo_tests
+if have skopeo apt_install skopeo; then
+    check "skopeo takes bundles" skopeo_takes_bundles
+else
+    leave_out "skopeo takes bundles" "apt-get install skopeo"
+fi
+check "Demo" demo
+summary
