@@ -1,4 +1,16 @@
-//! Fixtures of the end-to-end tests: reference checkpoints, graphs, and (in `daemon`) real processes.
+//! Fixtures of the end-to-end tests: reference checkpoints, graphs, bundles, and real processes with their clients.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::disallowed_methods,
+    reason = "fixtures fail as the tests do, and find their programs through the environment"
+)]
+
+pub mod client;
+pub mod daemon;
 pub mod graph;
+pub mod process;
 pub mod reference;
+pub mod world;

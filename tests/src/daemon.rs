@@ -1,0 +1,205 @@
+//! Real `recurved` processes, and what they log.
+
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStderr, ExitStatus, Stdio};
+use std::sync::{Arc, Condvar, Mutex};
+use std::thread::{JoinHandle, spawn};
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::process::{self, LIMIT, binary, clean};
+
+/// How a daemon is to be started.
+#[derive(Debug)]
+pub struct Setup {
+    bundle: PathBuf,
+    settings: Vec<(String, String)>,
+    allowed: Vec<&'static str>,
+    unix: bool,
+}
+
+/// A running daemon. When it is dropped the process is ended, and its log is checked.
+#[derive(Debug)]
+pub struct Daemon {
+    /// Where it listens, as `agent-cli --on` takes it.
+    pub address: String,
+    process: Child,
+    log: Arc<Log>,
+    reader: Option<JoinHandle<()>>,
+    allowed: Vec<&'static str>,
+    _socket: Option<TempDir>,
+}
+
+/// The lines of a log, as they come.
+#[derive(Debug, Default)]
+struct Log {
+    lines: Mutex<(Vec<Value>, bool)>,
+    news: Condvar,
+}
+
+impl Setup {
+    /// Serve this bundle.
+    pub fn new(bundle: &Path) -> Self {
+        Self { bundle: bundle.to_owned(), settings: Vec::new(), allowed: Vec::new(), unix: false }
+    }
+
+    /// Sets a key of the configuration, such as `engine.slots`.
+    pub fn set(mut self, key: &str, value: impl ToString) -> Self {
+        self.settings.push((format!("RECURVE_{}", key.to_uppercase().replace('.', "__")), value.to_string()));
+        self
+    }
+
+    /// Listen on a Unix socket instead of a port.
+    pub fn unix(mut self) -> Self {
+        self.unix = true;
+        self
+    }
+
+    /// Warnings and errors that contain this are expected.
+    pub fn allow(mut self, part: &'static str) -> Self {
+        self.allowed.push(part);
+        self
+    }
+
+    /// Starts the process and waits until it serves.
+    pub fn start(self) -> Daemon {
+        let mut daemon = self.spawn();
+        let ready = daemon.wait_for("ready");
+        let listen = ready["listen"].as_str().expect("the addresses");
+        daemon.address = listen.to_owned();
+        daemon
+    }
+
+    /// Starts the process and waits only until it listens.
+    pub fn start_loading(self) -> Daemon {
+        let mut daemon = self.spawn();
+        let loading = daemon.wait_for("loading");
+        daemon.address = loading["listen"].as_str().expect("the addresses").to_owned();
+        daemon
+    }
+
+    fn spawn(self) -> Daemon {
+        let socket = self.unix.then(|| tempfile::tempdir().expect("a temporary folder"));
+        let listen = socket.as_ref().map_or_else(
+            || "127.0.0.1:0".to_owned(),
+            |dir| format!("unix:{}", dir.path().join("recurved.sock").display()),
+        );
+        let mut process = clean(binary("recurved"))
+            .args(["--listen", &listen, "--bundle"])
+            .arg(&self.bundle)
+            .env("RECURVE_LOG__FORMAT", "json")
+            .envs(self.settings)
+            .stdin(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("recurved starts");
+        let log = Arc::new(Log::default());
+        let stderr = process.stderr.take().expect("its log");
+        let reader = spawn({
+            let log = Arc::clone(&log);
+            move || log.follow(stderr)
+        });
+        Daemon { address: listen, process, log, reader: Some(reader), allowed: self.allowed, _socket: socket }
+    }
+}
+
+impl Log {
+    fn follow(&self, stderr: ChildStderr) {
+        for line in BufReader::new(stderr).lines() {
+            let line = line.unwrap_or_else(|error| format!("not text: {error}"));
+            let entry = serde_json::from_str(&line).unwrap_or(Value::String(line));
+            self.lines.lock().expect("the log").0.push(entry);
+            self.news.notify_all();
+        }
+        self.lines.lock().expect("the log").1 = true;
+        self.news.notify_all();
+    }
+}
+
+/// The fields of a line, whichever depth the format gives them.
+fn fields(entry: &Value) -> &Value {
+    entry.get("fields").unwrap_or(entry)
+}
+
+impl Daemon {
+    /// The process's id.
+    pub fn pid(&self) -> u32 {
+        self.process.id()
+    }
+
+    /// The bare port.
+    pub fn port(&self) -> u16 {
+        self.address.rsplit(':').next().and_then(|port| port.parse().ok()).expect("a TCP address")
+    }
+
+    /// Waits for a line with this message and gives its fields.
+    pub fn wait_for(&self, message: &str) -> Value {
+        self.wait_until(message, |fields| fields["message"] == message)
+    }
+
+    /// Waits for the line that tells of a finished request with this outcome.
+    pub fn wait_for_outcome(&self, outcome: &str) -> Value {
+        self.wait_until(outcome, |fields| fields["message"] == "request" && fields["outcome"] == outcome)
+    }
+
+    fn wait_until(&self, what: &str, is: impl Fn(&Value) -> bool) -> Value {
+        let lines = self.log.lines.lock().expect("the log");
+        let wanted = |lines: &(Vec<Value>, bool)| lines.0.iter().map(fields).any(&is) || lines.1;
+        let (lines, _) = self.log.news.wait_timeout_while(lines, LIMIT, |lines| !wanted(lines)).expect("the log");
+        let found = lines.0.iter().map(fields).find(|fields| is(fields)).cloned();
+        let text = || lines.0.iter().map(Value::to_string).collect::<Vec<_>>().join("\n");
+        found.unwrap_or_else(|| panic!("no line of `{what}` in the log:\n{}", text()))
+    }
+
+    /// Sends a signal.
+    pub fn signal(&self, signal: Signal) {
+        let pid = i32::try_from(self.process.id()).ok().and_then(Pid::from_raw).expect("a process id");
+        kill_process(pid, signal).expect("a living process");
+    }
+
+    /// Asks it to stop.
+    pub fn terminate(&self) {
+        self.signal(Signal::TERM);
+    }
+
+    /// Waits until it has ended by itself; its log is checked.
+    pub fn ended(mut self) -> ExitStatus {
+        process::wait(&mut self.process)
+    }
+
+    /// Asks it to stop and waits until it did; its log is checked.
+    pub fn stop(self) -> ExitStatus {
+        self.terminate();
+        self.ended()
+    }
+
+    fn check_log(&self) {
+        let lines = self.log.lines.lock().expect("the log");
+        let unexpected: Vec<String> =
+            lines.0.iter().filter(|entry| !self.expected(entry)).map(Value::to_string).collect();
+        assert!(unexpected.is_empty(), "the daemon logged:\n{}", unexpected.join("\n"));
+    }
+
+    /// A line that is not of our log, such as a panic's, has no level and is never expected.
+    fn expected(&self, entry: &Value) -> bool {
+        let quiet = entry["level"].as_str().is_some_and(|level| ["INFO", "DEBUG", "TRACE"].contains(&level));
+        let text = entry.to_string();
+        !text.contains("panicked") && (quiet || self.allowed.iter().any(|part| text.contains(part)))
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+        if let Some(reader) = self.reader.take() {
+            let _ = reader.join();
+        }
+        if !std::thread::panicking() {
+            self.check_log();
+        }
+    }
+}
