@@ -105,8 +105,10 @@ pub async fn run(
             return Err(error);
         }
     };
-    info!(listen = %addresses, model = %serving.model.name, bundle = %serving.model.bundle, "ready");
+    let model = Arc::clone(&serving.model);
     node.enter(Phase::Serving(serving));
+    // Only now: who reads this line may ask at once.
+    info!(listen = %addresses, model = %model.name, bundle = %model.bundle, "ready");
 
     let outcome = tokio::select! {
         () = &mut shutdown => Ok(()),
