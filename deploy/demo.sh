@@ -103,7 +103,7 @@ next_steps() {
     printf '  %-66s %s\n' \
         "$shown/recurved --bundle $from" "serve it on 127.0.0.1:50051, until Ctrl-C" \
         "$shown/agent-cli chat" "talk to it, in another terminal" \
-        "$shown/agent-cli generate \"unlock the front door\"" "ask once" \
+        "$shown/agent-cli generate \"unlock the garage door\"" "ask once" \
         "$shown/agent-cli bench" "measure this machine" \
         "$shown/agent-cli bundle inspect $from" "look into the bundle"
 }
