@@ -1,6 +1,15 @@
 //! What holds, each in a file that is named after it.
 
+mod architecture;
+mod damaged_checkpoints_are_named;
 mod equals_hugging_face;
+mod golden_tests_hold;
+mod other_tools_understand_us;
 mod quantized_graphs_equal_the_oracle;
+mod results_do_not_depend_on_company;
 mod served_checkpoints_equal_hugging_face;
+mod settings_do_what_they_say;
+mod stopping_is_orderly;
 mod the_demo_model_answers;
+mod waiting_has_bounds;
+mod who_goes_away_frees_the_slot;

@@ -18,7 +18,7 @@ use tonic_reflection::pb::v1::{ServerReflectionRequest, ServerReflectionResponse
 
 const FAN: &str = "Please set the bedroom fan to 40";
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn a_command_becomes_an_action() {
     let daemon = Setup::new(&world::demo()).start();
     let client = connect(&daemon).await;
@@ -39,7 +39,7 @@ async fn a_command_becomes_an_action() {
     assert!(prefill > Duration::ZERO);
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn the_command_line_prints_what_the_stream_says() {
     let daemon = Setup::new(&world::demo()).unix().start();
     let answer = generate(&connect(&daemon).await, chat(FAN)).await.unwrap();
@@ -50,7 +50,7 @@ async fn the_command_line_prints_what_the_stream_says() {
     assert_eq!(told["tokens"], serde_json::json!(answer.tokens));
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn text_and_tokens_are_two_ways_to_say_the_same() {
     let daemon = Setup::new(&world::demo()).start();
     let client = connect(&daemon).await;
@@ -69,7 +69,7 @@ async fn text_and_tokens_are_two_ways_to_say_the_same() {
     assert_eq!(soon(client.clone().detokenize(request)).await.unwrap().into_inner().text, text);
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn reflection_lists_every_service() {
     let daemon = Setup::new(&world::tiny("f32")).start();
     let list = ServerReflectionRequest {
@@ -89,7 +89,7 @@ async fn reflection_lists_every_service() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn health_follows_the_daemon() {
     let daemon = Setup::new(&world::slow()).set("shutdown.grace", 60).start();
     let mut health = HealthClient::new(channel(&daemon).await);

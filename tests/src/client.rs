@@ -53,11 +53,22 @@ pub async fn soon<T>(future: impl Future<Output = T>) -> T {
 
 /// A connection of its own.
 pub async fn channel(daemon: &Daemon) -> Channel {
+    soon(endpoint(daemon).connect()).await.expect("a connection")
+}
+
+/// A client that takes in little before it is read.
+pub async fn connect_narrow(daemon: &Daemon) -> Client {
+    const LEAST: u32 = 65_535;
+    let endpoint = endpoint(daemon).initial_stream_window_size(LEAST).initial_connection_window_size(LEAST);
+    Client::new(soon(endpoint.connect()).await.expect("a connection"))
+}
+
+fn endpoint(daemon: &Daemon) -> Endpoint {
     let uri = match daemon.address.strip_prefix("unix:") {
         Some(path) => format!("unix://{path}"),
         None => format!("http://{}", daemon.address),
     };
-    soon(Endpoint::from_shared(uri).expect("an address").connect()).await.expect("a connection")
+    Endpoint::from_shared(uri).expect("an address")
 }
 
 /// A client with a connection of its own.

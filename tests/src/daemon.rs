@@ -145,6 +145,12 @@ impl Daemon {
         self.wait_until(outcome, |fields| fields["message"] == "request" && fields["outcome"] == outcome)
     }
 
+    /// The lines of all requests that have ended.
+    pub fn requests(&self) -> Vec<Value> {
+        let lines = self.log.lines.lock().expect("the log");
+        lines.0.iter().map(fields).filter(|fields| fields["message"] == "request").cloned().collect()
+    }
+
     fn wait_until(&self, what: &str, is: impl Fn(&Value) -> bool) -> Value {
         let lines = self.log.lines.lock().expect("the log");
         let wanted = |lines: &(Vec<Value>, bool)| lines.0.iter().map(fields).any(&is) || lines.1;
