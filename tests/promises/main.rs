@@ -1,9 +1,11 @@
 //! What holds, each in a file that is named after it.
 
 mod architecture;
+mod damaged_bundles_are_refused;
 mod damaged_checkpoints_are_named;
 mod equals_hugging_face;
 mod golden_tests_hold;
+mod malformed_requests_are_named;
 mod other_tools_understand_us;
 mod quantized_graphs_equal_the_oracle;
 mod results_do_not_depend_on_company;

@@ -13,4 +13,5 @@ pub mod daemon;
 pub mod graph;
 pub mod process;
 pub mod reference;
+pub mod wire;
 pub mod world;
