@@ -1,5 +1,13 @@
 //! What holds, each in a file that is named after it.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::disallowed_methods,
+    reason = "a test: helpers fail as the tests do"
+)]
+
 mod architecture;
 mod damaged_bundles_are_refused;
 mod damaged_checkpoints_are_named;
