@@ -151,6 +151,11 @@ impl Admission {
         });
     }
 
+    /// Jobs that wait for a slot.
+    pub(crate) fn waiting(&self) -> usize {
+        self.lock().queue.len()
+    }
+
     /// Until when jobs may finish, if the daemon stops.
     pub(crate) fn closed(&self) -> Option<Instant> {
         self.lock().closed
@@ -223,6 +228,7 @@ mod tests {
             client: ClientId(client.into()),
             priority: Priority::Interactive,
             accepted: Instant::now(),
+            deadline: None,
         }
     }
 

@@ -25,3 +25,5 @@ pub const NOT_A_NUMBER: &str = "NOT_A_NUMBER";
 pub const LOADING: &str = "LOADING";
 /// The bundle's tokenizer or chat template failed, or its parts do not fit together. INTERNAL.
 pub const BUNDLE_UNUSABLE: &str = "BUNDLE_UNUSABLE";
+/// The caller stopped reading its answer while others waited for its slot. ABORTED.
+pub const NOT_READ: &str = "NOT_READ";

@@ -141,7 +141,8 @@ impl Daemon {
         let log = process.stderr.take().ok_or("no log")?;
         let mut lines = BufReader::new(log).lines();
         let ready = lines.by_ref().map_while(Result::ok).find(|line| line.contains(" ready "));
-        let address = ready.as_deref().and_then(|line| line.split("listen=").nth(1)?.split(' ').next().map(str::to_owned));
+        let address =
+            ready.as_deref().and_then(|line| line.split("listen=").nth(1)?.split(' ').next().map(str::to_owned));
         // The rest of the log has to be read, or the daemon would wait for it.
         std::thread::spawn(move || lines.for_each(drop));
         match address {

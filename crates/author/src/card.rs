@@ -75,7 +75,7 @@ fn section(
     writeln!(
         card,
         "\nThe golden test has {} tokens and the logits after the last {}, computed in f32 with the weights as they are \
-         stored here; a device compares its own with them before it serves the model.",
+         stored here: what any runtime must give, within the tolerance beside them.",
         golden.tokens.len(),
         golden.positions
     )

@@ -131,6 +131,16 @@ impl Rows {
         self.sides[row] = 0;
     }
 
+    /// Puts all of a row over another one.
+    fn copy(&mut self, from: usize, to: usize) {
+        for slab in &mut self.slabs {
+            for side in &mut slab.sides {
+                side.slice_mut().copy_within(from * slab.row..(from + 1) * slab.row, to * slab.row);
+            }
+        }
+        self.sides[to] = self.sides[from];
+    }
+
     /// Exchanges two rows.
     fn swap(&mut self, a: usize, b: usize) {
         let (low, high) = (a.min(b), a.max(b));
@@ -185,6 +195,14 @@ impl Model {
     /// If there is no such row.
     pub fn swap(&mut self, a: usize, b: usize) {
         self.rows.swap(a, b);
+    }
+
+    /// Puts the state of a row over another one's.
+    ///
+    /// # Panics
+    /// If there is no such row.
+    pub fn copy(&mut self, from: usize, to: usize) {
+        self.rows.copy(from, to);
     }
 
     /// Takes rows forward by the given tokens.

@@ -20,6 +20,8 @@ pub struct Job {
     pub priority: Priority,
     /// When the request was accepted: all timings count from here.
     pub accepted: Instant,
+    /// When its caller no longer wants it.
+    pub deadline: Option<Instant>,
 }
 
 /// What a job is to do.
@@ -169,6 +171,15 @@ pub enum Failure {
     NotFinite {
         /// Tokens consumed before the step.
         position: u64,
+    },
+    /// The caller's deadline passed.
+    #[error("the deadline passed")]
+    Deadline,
+    /// The caller stopped reading while others waited for its slot.
+    #[error("nothing was read of the answer for {seconds} s while others waited for its slot")]
+    Stalled {
+        /// How long.
+        seconds: u64,
     },
     /// The daemon stopped before the job got a slot, or while it read its prompt.
     #[error("the daemon is shutting down")]

@@ -148,34 +148,27 @@ impl Sampler {
 
     /// Draws a token: weights relative to the most probable one, cut by top-k, top-p and min-p in this order.
     fn draw(&self, logits: &[f32], temperature: f32) -> u32 {
-        let most = logits[argmax(logits) as usize];
-        let weight = |logit: f32| ((f64::from(logit) - f64::from(most)) / f64::from(temperature)).exp();
-        let mut candidates: Vec<(f64, u32)> = (0..).zip(logits).map(|(token, &logit)| (weight(logit), token)).collect();
         let sampling = &self.sampling;
-        let k = sampling.top_k as usize;
-        if k > 0 && k < candidates.len() {
-            candidates.select_nth_unstable_by(k - 1, heavier);
-            candidates.truncate(k);
-        }
-        if sampling.top_p < 1.0 {
-            cut_to_share(&mut candidates, f64::from(sampling.top_p));
-        }
-        if sampling.min_p > 0.0 {
-            // The most probable token has weight 1 and always stays.
-            candidates.retain(|&(weight, _)| weight >= f64::from(sampling.min_p));
-        }
-        // In an order that does not depend on how they were cut.
-        candidates.sort_unstable_by_key(|&(_, token)| token);
-        let total: f64 = candidates.iter().map(|&(weight, _)| weight).sum();
+        let likeliest = argmax(logits);
+        let most = f64::from(logits[likeliest as usize]);
+        let weights: Vec<f64> =
+            logits.iter().map(|&logit| ((f64::from(logit) - most) / f64::from(temperature)).exp()).collect();
+        let lightest = lightest_kept(&weights, sampling.top_k as usize, f64::from(sampling.top_p));
+        // The most probable token has weight 1: min-p always keeps it.
+        let kept = |&(token, weight): &(u32, f64)| {
+            weight >= f64::from(sampling.min_p)
+                && lightest.is_none_or(|lightest| !heavier(&lightest, &(token, weight)).is_lt())
+        };
+        // In the order of the tokens, however they were cut.
+        let candidates = || (0..).zip(weights.iter().copied()).filter(kept);
+        let total: f64 = candidates().map(|(_, weight)| weight).sum();
         let mut left = uniform(sampling.seed, self.index) * total;
-        let mut chosen = argmax(logits);
-        for (weight, token) in candidates {
-            if weight > 0.0 {
-                chosen = token;
-                left -= weight;
-                if left < 0.0 {
-                    break;
-                }
+        let mut chosen = likeliest;
+        for (token, weight) in candidates().filter(|&(_, weight)| weight > 0.0) {
+            chosen = token;
+            left -= weight;
+            if left < 0.0 {
+                break;
             }
         }
         chosen
@@ -183,34 +176,52 @@ impl Sampler {
 }
 
 /// By falling weight; equal ones by token, so that the order is the same everywhere.
-fn heavier(a: &(f64, u32), b: &(f64, u32)) -> std::cmp::Ordering {
-    b.0.total_cmp(&a.0).then(a.1.cmp(&b.1))
+fn heavier(a: &(u32, f64), b: &(u32, f64)) -> std::cmp::Ordering {
+    b.1.total_cmp(&a.1).then(a.0.cmp(&b.0))
 }
 
-/// Keeps the heaviest candidates whose weights sum up to this share of all; at least one.
-fn cut_to_share(candidates: &mut Vec<(f64, u32)>, share: f64) {
-    /// Usually enough: the rest of a large vocabulary is then never sorted.
-    const FIRST: usize = 512;
-    let wanted = share * candidates.iter().map(|&(weight, _)| weight).sum::<f64>();
-    let mut sorted = candidates.len().min(FIRST);
-    loop {
-        if sorted < candidates.len() {
-            candidates.select_nth_unstable_by(sorted, heavier);
-        }
-        candidates[..sorted].sort_unstable_by(heavier);
-        let mut sum = 0.0;
-        for (kept, &(weight, _)) in candidates[..sorted].iter().enumerate() {
-            sum += weight;
-            if sum >= wanted {
-                candidates.truncate(kept + 1);
-                return;
-            }
-        }
-        if sorted == candidates.len() {
-            return;
-        }
-        sorted = candidates.len().min(sorted * 8);
+/// The last of the heaviest tokens that top-k and top-p keep; none where both keep all.
+fn lightest_kept(weights: &[f64], top_k: usize, top_p: f64) -> Option<(u32, f64)> {
+    let cuts_to_k = top_k > 0 && top_k < weights.len();
+    if !cuts_to_k && top_p >= 1.0 {
+        return None;
     }
+    let mut candidates: Vec<(u32, f64)> = (0..).zip(weights.iter().copied()).collect();
+    if cuts_to_k {
+        candidates.select_nth_unstable_by(top_k - 1, heavier);
+        candidates.truncate(top_k);
+    }
+    if top_p < 1.0 {
+        cut_to_share(&mut candidates, top_p);
+    }
+    candidates.into_iter().max_by(heavier)
+}
+
+/// Keeps the heaviest candidates whose weights sum up to this share of all; at least one. Halves what is undecided until
+/// little is left, so that a large vocabulary is never sorted.
+fn cut_to_share(candidates: &mut Vec<(u32, f64)>, share: f64) {
+    /// Few enough to sort.
+    const FEW: usize = 64;
+    let mut wanted = share * candidates.iter().map(|&(_, weight)| weight).sum::<f64>();
+    // Candidates before `low` are kept, those from `high` on are not.
+    let (mut low, mut high) = (0, candidates.len());
+    while high - low > FEW {
+        let half = (high - low) / 2;
+        candidates[low..high].select_nth_unstable_by(half, heavier);
+        let sum: f64 = candidates[low..low + half].iter().map(|&(_, weight)| weight).sum();
+        if sum >= wanted {
+            high = low + half;
+        } else {
+            wanted -= sum;
+            low += half;
+        }
+    }
+    candidates[low..high].sort_unstable_by(heavier);
+    while low < high && (low == 0 || wanted > 0.0) {
+        wanted -= candidates[low].1;
+        low += 1;
+    }
+    candidates.truncate(low);
 }
 
 /// The random number in [0, 1) of a seed's token: counter-based, so that nothing has to be carried along.

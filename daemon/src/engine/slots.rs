@@ -16,10 +16,14 @@ pub(super) struct Slot {
     pub(super) job: Job,
     /// Tells runs for this job from others.
     pub(super) tag: u64,
-    /// Rows with lower ranks read their prompts first.
-    pub(super) rank: u64,
+    /// When it came or last read of its prompt, counted over all jobs.
+    pub(super) turn: u64,
     /// Tokens that the row's state has consumed.
     pub(super) position: u64,
+    /// The position at which the model's logits were last seen to be finite, and with them the row's state.
+    pub(super) verified: u64,
+    /// Since when its caller does not read.
+    pub(super) parked_since: Option<Instant>,
     pub(super) phase: Phase,
     pub(super) emitter: Emitter,
     clock: Clock,
@@ -51,7 +55,7 @@ struct Clock {
 
 impl Slot {
     /// Gives a job its row; none if its caller is gone.
-    pub(super) fn new(waiting: Waiting, rank: u64, detokenizer: Option<Detokenizer>) -> Option<Self> {
+    pub(super) fn new(waiting: Waiting, turn: u64, detokenizer: Option<Detokenizer>) -> Option<Self> {
         let Waiting { job, tag, events, parked } = waiting;
         let (stops, sampler): (&[String], _) = match &job.work {
             Work::Generate(generation) => {
@@ -63,8 +67,10 @@ impl Slot {
         let emitter = Emitter::new(events, parked, detokenizer, stops)?;
         Some(Self {
             tag,
-            rank,
+            turn,
             position: 0,
+            verified: 0,
+            parked_since: None,
             phase: Phase::Prefill,
             emitter,
             clock: Clock { slot: Instant::now(), read: None, first: None, last: None },
@@ -94,7 +100,8 @@ impl Slot {
                     Work::Generate(_) => max_chunk,
                     Work::Score(_) => max_logits,
                 },
-                rank: self.rank,
+                priority: self.job.priority,
+                turn: self.turn,
             },
         }
     }

@@ -4,10 +4,12 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use rayon::prelude::*;
 use recurve_runtime::{Batch, Model, StepError};
-use tracing::{debug, error, warn};
+use tracing::{debug, error};
 
 use super::detokenize::Detokenizer;
+use super::emit::Flow;
 use super::job::{Failure, FinishReason, Work};
 use super::plan::plan;
 use super::sample::log_sum_exp;
@@ -19,6 +21,10 @@ use crate::tokenizer::Tokenizer;
 const PREFILL_GAP: Duration = Duration::from_millis(250);
 /// The least of a prompt that is read at a time: smaller pieces read the weights again for almost nothing.
 const LEAST_BUDGET: usize = 16;
+/// The longest that a caller who does not read keeps its row while others wait.
+const MOST_STALL: Duration = Duration::from_secs(30);
+/// Logits from which on the rows of a step are sampled side by side: below it, waking threads takes longer.
+const MANY_LOGITS: usize = 1 << 16;
 /// Steps that fail one after another before the engine gives up.
 const MOST_FAILURES: u32 = 3;
 
@@ -33,7 +39,8 @@ pub(super) struct Stepper {
     budget: Option<usize>,
     /// Time of one prompt token, smoothed.
     per_token: Option<Duration>,
-    ranks: u64,
+    /// Counts jobs that came and pieces of prompts that were read.
+    turns: u64,
     failures: u32,
 }
 
@@ -44,7 +51,7 @@ impl Stepper {
         tokenizer: Option<Arc<Tokenizer>>,
         budget: Option<usize>,
     ) -> Self {
-        Self { model, admission, tokenizer, slots: Vec::new(), budget, per_token: None, ranks: 0, failures: 0 }
+        Self { model, admission, tokenizer, slots: Vec::new(), budget, per_token: None, turns: 0, failures: 0 }
     }
 
     /// Runs until the daemon stops.
@@ -66,27 +73,48 @@ impl Stepper {
             self.sweep();
             self.admit();
             if !self.tick()? {
-                self.admission.wait(closed);
+                self.admission.wait(self.alarm());
             }
         }
     }
 
-    /// Frees the rows of callers that are gone, and lets rows go on whose callers read again.
+    /// Frees the rows of callers that are gone, whose time is over, or who do not read while others wait; and lets rows
+    /// go on whose callers read again.
     fn sweep(&mut self) {
+        let now = Instant::now();
         let mut i = 0;
         while i < self.slots.len() {
-            if self.slots[i].emitter.is_closed() {
+            let slot = &mut self.slots[i];
+            if slot.emitter.is_closed() {
                 let slot = self.remove(i);
                 debug!(request = %slot.job.id, tokens = slot.completion_tokens(), "cancelled by its caller");
                 continue;
             }
-            if let Phase::Parked(token) = self.slots[i].phase
-                && self.slots[i].emitter.send() == super::emit::Flow::Ready
-            {
-                self.slots[i].phase = Phase::Decode(token);
+            if slot.job.deadline.is_some_and(|deadline| deadline <= now) {
+                self.remove(i).fail(Failure::Deadline);
+                continue;
+            }
+            if let Phase::Parked(token) = slot.phase {
+                let since = *slot.parked_since.get_or_insert(now);
+                if slot.emitter.send() == Flow::Ready {
+                    slot.phase = Phase::Decode(token);
+                    slot.parked_since = None;
+                } else if now.duration_since(since) >= MOST_STALL && self.admission.waiting() > 0 {
+                    self.remove(i).fail(Failure::Stalled { seconds: MOST_STALL.as_secs() });
+                    continue;
+                }
             }
             i += 1;
         }
+    }
+
+    /// When something has to be done although nothing happens.
+    fn alarm(&self) -> Option<Instant> {
+        let stalled = self.slots.iter().filter_map(|slot| slot.parked_since).map(|since| since + MOST_STALL);
+        let deadlines = self.slots.iter().filter_map(|slot| slot.job.deadline);
+        // A stall that is over has to be looked at when somebody comes, and coming wakes the engine.
+        let now = Instant::now();
+        deadlines.chain(stalled.filter(|&at| at > now)).chain(self.admission.closed()).min()
     }
 
     fn admit(&mut self) {
@@ -108,9 +136,9 @@ impl Stepper {
     }
 
     fn slot(&mut self, waiting: Waiting) -> Option<Slot> {
-        self.ranks += 1;
+        self.turns += 1;
         let detokenizer = self.tokenizer.clone().map(Detokenizer::new);
-        Slot::new(waiting, self.ranks, detokenizer)
+        Slot::new(waiting, self.turns, detokenizer)
     }
 
     /// One decode step and one piece of a prompt; whether there was anything to do.
@@ -160,6 +188,8 @@ impl Stepper {
         let slot = &mut self.slots[row];
         let outcome = match result {
             Ok(step) => {
+                self.turns += 1;
+                slot.turn = self.turns;
                 slot.position += tokens as u64;
                 after_prefill(slot, step.logits, from)
             }
@@ -196,15 +226,16 @@ impl Stepper {
         let batch = Batch { first: 0, starts: &starts, ids: &ids, logits: 1, tag: None };
         let vocab = self.model.layout().vocab;
         let outcomes: Vec<Outcome> = match self.model.step(batch) {
-            Ok(step) => step
-                .logits
-                .chunks_exact_mut(vocab)
-                .zip(&mut self.slots)
-                .map(|(logits, slot)| {
+            Ok(step) => {
+                let next = |(logits, slot): (&mut [f32], &mut Slot)| {
                     slot.position += 1;
                     choose(slot, logits)
-                })
-                .collect(),
+                };
+                match rows > 1 && step.logits.len() >= MANY_LOGITS {
+                    true => step.logits.par_chunks_exact_mut(vocab).zip(&mut self.slots[..rows]).map(next).collect(),
+                    false => step.logits.chunks_exact_mut(vocab).zip(&mut self.slots[..rows]).map(next).collect(),
+                }
+            }
             Err(error) => return self.step_failed(0..rows, &error.to_string()),
         };
         self.failures = 0;
@@ -221,9 +252,8 @@ impl Stepper {
             Outcome::Ends(reason) => self.finish(row, reason),
             Outcome::Gone => drop(self.remove(row)),
             Outcome::NotFinite => {
-                let position = self.slots[row].position.saturating_sub(1);
-                let slot = self.remove_and_scrub(row);
-                warn!(request = %slot.job.id, position, "the model gave values that are not finite");
+                let slot = self.remove(row);
+                let position = slot.position.saturating_sub(1);
                 slot.fail(Failure::NotFinite { position });
             }
         }
@@ -236,17 +266,16 @@ impl Stepper {
     /// Takes a job's row away; the last row moves into its place.
     fn remove(&mut self, row: usize) -> Slot {
         let last = self.slots.len() - 1;
-        self.model.swap(row, last);
         let slot = self.slots.swap_remove(row);
+        if row < last {
+            self.model.copy(last, row);
+        }
+        // A value that is not finite would come through the mask of the next job.
+        let unverified = if row < last { &self.slots[row] } else { &slot };
+        if unverified.position != unverified.verified {
+            self.model.scrub(last);
+        }
         self.admission.done(&slot.job.client, slot.occupied());
-        slot
-    }
-
-    /// As `remove`, and nothing of the row's state is left for the next job: a value that is not finite would come
-    /// through the mask.
-    fn remove_and_scrub(&mut self, row: usize) -> Slot {
-        let slot = self.remove(row);
-        self.model.scrub(self.slots.len());
         slot
     }
 
@@ -255,7 +284,7 @@ impl Stepper {
         self.failures += 1;
         error!(reason, failures = self.failures, "a step failed");
         for row in rows.rev() {
-            self.remove_and_scrub(row).fail(Failure::Engine(reason.to_owned()));
+            self.remove(row).fail(Failure::Engine(reason.to_owned()));
         }
         match self.failures < MOST_FAILURES {
             true => Ok(()),
@@ -300,6 +329,7 @@ fn after_prefill(slot: &mut Slot, logits: &mut [f32], from: usize) -> Outcome {
                 }
                 slot.scores.push(logprob as f32);
             }
+            slot.verified = slot.position;
             if read { Outcome::Ends(FinishReason::MaxTokens) } else { Outcome::Goes }
         }
         Work::Generate(_) if !read => Outcome::Goes,
@@ -314,6 +344,7 @@ fn choose(slot: &mut Slot, logits: &mut [f32]) -> Outcome {
         return Outcome::Goes;
     };
     let Ok(choice) = sampler.choose(logits) else { return Outcome::NotFinite };
+    slot.verified = slot.position;
     let token = choice.token;
     let (ends, most) = (generation.ends.contains(&token), u64::from(generation.max_tokens));
     slot.note_token();
@@ -327,9 +358,9 @@ fn choose(slot: &mut Slot, logits: &mut [f32]) -> Outcome {
         return Outcome::Ends(FinishReason::MaxTokens);
     }
     match slot.emitter.send() {
-        super::emit::Flow::Ready => slot.phase = Phase::Decode(token),
-        super::emit::Flow::Full => slot.phase = Phase::Parked(token),
-        super::emit::Flow::Gone => return Outcome::Gone,
+        Flow::Ready => slot.phase = Phase::Decode(token),
+        Flow::Full => slot.phase = Phase::Parked(token),
+        Flow::Gone => return Outcome::Gone,
     }
     Outcome::Goes
 }

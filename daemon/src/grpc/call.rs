@@ -27,7 +27,8 @@ pub(super) struct Call {
     pub accepted: Instant,
     /// What it is answered with.
     pub serving: Serving,
-    deadline: Option<tokio::time::Instant>,
+    /// When its caller no longer wants it.
+    pub deadline: Option<tokio::time::Instant>,
     record: Record,
     _open: TaskTrackerToken,
 }

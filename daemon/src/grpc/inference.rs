@@ -131,7 +131,14 @@ async fn detokenize(call: &Call, wire: v1::DetokenizeRequest) -> Result<String, 
 }
 
 fn submit(call: &Call, priority: Priority, work: Work) -> Result<Ticket, CallError> {
-    let job = Job { id: call.id, work, client: call.client.clone(), priority, accepted: call.accepted };
+    let job = Job {
+        id: call.id,
+        work,
+        client: call.client.clone(),
+        priority,
+        accepted: call.accepted,
+        deadline: call.deadline.map(tokio::time::Instant::into_std),
+    };
     Ok(call.serving.admission.submit(job)?)
 }
 

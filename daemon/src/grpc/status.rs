@@ -101,6 +101,7 @@ impl CallError {
             Self::Refused(Refusal::ShuttingDown) | Self::Failed(Failure::Shutdown) | Self::Stopping => {
                 (Code::Unavailable, reason::SHUTTING_DOWN, STOPPING.into())
             }
+            Self::Failed(failure @ Failure::Stalled { .. }) => (Code::Aborted, reason::NOT_READ, failure.to_string()),
             Self::Failed(failure @ Failure::Engine(_)) => (Code::Internal, reason::ENGINE_FAILED, failure.to_string()),
             Self::Failed(failure @ Failure::NotFinite { .. }) => {
                 (Code::Internal, reason::NOT_A_NUMBER, failure.to_string())
@@ -110,7 +111,7 @@ impl CallError {
                 reason::ENGINE_FAILED,
                 "the engine ended without an answer; the node's log says why".into(),
             ),
-            Self::Deadline => (
+            Self::Deadline | Self::Failed(Failure::Deadline) => (
                 Code::DeadlineExceeded,
                 reason::DEADLINE_EXCEEDED,
                 "the caller's deadline passed before the answer was complete".into(),
@@ -158,6 +159,8 @@ mod tests {
             (CallError::Failed(Failure::NotFinite { position: 3 }), Code::Internal, reason::NOT_A_NUMBER),
             (CallError::Abandoned, Code::Internal, reason::ENGINE_FAILED),
             (CallError::Deadline, Code::DeadlineExceeded, reason::DEADLINE_EXCEEDED),
+            (CallError::Failed(Failure::Deadline), Code::DeadlineExceeded, reason::DEADLINE_EXCEEDED),
+            (CallError::Failed(Failure::Stalled { seconds: 30 }), Code::Aborted, reason::NOT_READ),
             (CallError::Timeout("x".into()), Code::InvalidArgument, reason::INVALID_REQUEST),
             (CallError::Loading, Code::Unavailable, reason::LOADING),
         ] {
