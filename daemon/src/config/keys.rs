@@ -57,12 +57,17 @@ impl Kind {
 impl Key {
     /// The environment variable that sets it.
     pub(super) fn variable(&self) -> String {
-        format!("{VARIABLE_PREFIX}{}", self.path.replace('.', "__").to_uppercase())
+        variable(self.path)
     }
 }
 
 /// What the environment variables begin with.
 pub(super) const VARIABLE_PREFIX: &str = "RECURVE_";
+
+/// The environment variable that stands for this path, whether or not there is such a key.
+pub(super) fn variable(path: &str) -> String {
+    format!("{VARIABLE_PREFIX}{}", path.replace('.', "__").to_uppercase())
+}
 
 /// The key with this path.
 pub(super) fn find(path: &str) -> Option<&'static Key> {

@@ -7,11 +7,11 @@ use figment::value::{Dict, Map, Value};
 use figment::{Figment, Metadata, Profile, Provider};
 
 use super::args::Flags;
-use super::keys::{KEYS, Key, Kind, VARIABLE_PREFIX, find};
+use super::keys::{KEYS, Key, Kind, VARIABLE_PREFIX, find, variable};
 use super::report::{Problem, Source};
 
-/// Environment variables with the prefix that are no keys: the command line reads them.
-const NOT_KEYS: [&str; 1] = ["RECURVE_CONFIG"];
+/// Environment variables with the prefix that are no keys: the command line, `agent-cli` and the demo script read them.
+const NOT_KEYS: [&str; 4] = ["RECURVE_CONFIG", "RECURVE_ON", "RECURVE_BIN_DIR", "RECURVE_PYTHON"];
 
 /// One source of settings.
 #[derive(Debug)]
@@ -63,10 +63,6 @@ pub(super) fn source(figment: &Figment, value: &Value, path: &str) -> Source {
         FLAG => Source::Flag(find(path).and_then(|key| key.flag).unwrap_or_default()),
         _ => Source::Default,
     }
-}
-
-fn variable(path: &str) -> String {
-    format!("{VARIABLE_PREFIX}{}", path.replace('.', "__").to_uppercase())
 }
 
 fn defaults() -> Layer {

@@ -144,11 +144,11 @@ impl Reader {
         walk(&self.data, "", &mut unknown);
         for (path, value) in unknown {
             let source = layers::source(&self.figment, &value, &path);
-            let is_section = KEYS.iter().any(|key| key.path.starts_with(&format!("{path}.")));
-            let message = match (is_section, nearest(&path)) {
-                (true, _) => "is a section, not a key".to_owned(),
-                (false, Some(key)) => format!("is no key; did you mean {}?", key.path),
-                (false, None) => "is no key; `recurved check-config` lists them all".to_owned(),
+            let message = match (&value, nearest(&path)) {
+                (Value::Dict(..), _) => format!("is no section; the sections are {}", sections().join(", ")),
+                _ if is_section(&path) => "is a section, not a key".to_owned(),
+                (_, Some(key)) => format!("is no key; did you mean {}?", key.path),
+                (_, None) => "is no key; `recurved check-config` lists them all".to_owned(),
             };
             self.problems.push(Problem { key: Some(path), value: Some(json(&value)), source, message });
         }
@@ -173,7 +173,18 @@ fn log_level(word: &str) -> Option<LevelFilter> {
     word.parse().ok().filter(|_| word.bytes().all(|byte| byte.is_ascii_alphabetic()) && !word.is_empty())
 }
 
-/// The leaves that are no keys, with their paths.
+/// The names before the dot of keys, in their order.
+fn sections() -> Vec<&'static str> {
+    let mut sections: Vec<_> = KEYS.iter().filter_map(|key| Some(key.path.rsplit_once('.')?.0)).collect();
+    sections.dedup();
+    sections
+}
+
+fn is_section(path: &str) -> bool {
+    sections().contains(&path)
+}
+
+/// The leaves that are no keys and the empty sections that hold none, with their paths.
 fn walk(data: &Dict, prefix: &str, unknown: &mut Vec<(String, Value)>) {
     for (name, value) in data {
         let path = if prefix.is_empty() { name.clone() } else { format!("{prefix}.{name}") };
@@ -182,7 +193,7 @@ fn walk(data: &Dict, prefix: &str, unknown: &mut Vec<(String, Value)>) {
         }
         match value {
             Value::Dict(_, inner) if !inner.is_empty() => walk(inner, &path, unknown),
-            Value::Dict(..) => {}
+            Value::Dict(..) if is_section(&path) => {}
             _ => unknown.push((path, value.clone())),
         }
     }

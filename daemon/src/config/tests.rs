@@ -97,6 +97,24 @@ fn a_section_cannot_be_a_value() {
 }
 
 #[test]
+fn an_empty_section_that_does_not_exist_is_reported() {
+    let text = load_text("[engin]\n[engine.x]\n[limits]", &[], &flags()).report.text();
+    for section in ["engin", "engine.x"] {
+        assert!(text.contains(&format!("{section} ")), "{section}: {text}");
+    }
+    assert!(text.contains("the sections are engine, limits, shutdown, log"), "{text}");
+    assert!(load_text("[engine]\n[limits]", &[], &flags()).report.ok);
+}
+
+#[test]
+fn variables_of_other_programs_are_left_alone() {
+    let variables = ["RECURVE_CONFIG", "RECURVE_ON", "RECURVE_BIN_DIR", "RECURVE_PYTHON"].map(|name| (name, "x"));
+    let loaded = load_text("", &variables, &flags());
+    assert!(loaded.report.ok, "{}", loaded.report.text());
+    assert!(!load_text("", &[("RECURVE_ONE", "x")], &flags()).report.ok);
+}
+
+#[test]
 fn a_file_that_is_not_toml_is_named_with_the_line() {
     let loaded = load_text("[engine\nthreads", &[], &flags());
     assert!(loaded.report.text().contains("line 1"), "{}", loaded.report.text());
