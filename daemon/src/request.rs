@@ -1,6 +1,7 @@
 //! Requests as they come from the wire, made into values that cannot be wrong. All that is wrong with a request is
 //! told at once.
 
+mod long;
 mod prompt;
 mod sampling;
 mod violations;
@@ -15,6 +16,7 @@ pub use violations::{RequestError, Violation};
 use crate::engine::job::{Generation, Priority};
 use crate::engine::sample::Sampling;
 use crate::model::Model;
+use long::LONG_TEXTS;
 use violations::Violations;
 
 /// Most stop strings, and most bytes of one.
@@ -118,7 +120,7 @@ impl Score {
 #[derive(Debug)]
 pub struct Tokenize {
     /// What to tokenize.
-    pub input: Prompt,
+    input: Prompt,
 }
 
 impl Tokenize {
@@ -133,6 +135,14 @@ impl Tokenize {
         let input = input.ok_or_else(|| RequestError::missing("input"))?;
         input.needs(model)?;
         Ok(Self { input })
+    }
+
+    /// The token ids, at most as many as a prompt may have, and how each is written in the vocabulary.
+    ///
+    /// # Errors
+    /// As [`Prompt::pieces`].
+    pub async fn pieces(self, model: &Arc<Model>) -> Result<(Vec<u32>, Vec<String>), RequestError> {
+        self.input.pieces(model, model.limits.max_prompt_tokens).await
     }
 }
 
@@ -163,7 +173,7 @@ impl Detokenize {
     /// The text of the tokens.
     ///
     /// # Errors
-    /// The tokenizer failed.
+    /// The tokenizer failed, or too many long texts wait.
     pub async fn text(self, model: &Model) -> Result<String, RequestError> {
         let tokenizer = Arc::clone(model.tokenizer.as_ref().ok_or(RequestError::NoTokenizer)?);
         let long = self.tokens.len() > INLINE_TOKENS;
@@ -171,7 +181,7 @@ impl Detokenize {
             true => tokenizer.decode_with_special(&self.tokens),
             false => tokenizer.decode(&self.tokens),
         };
-        if long { prompt::long(decode).await } else { Ok(decode()) }
+        if long { LONG_TEXTS.run(decode).await } else { Ok(decode()) }
     }
 }
 

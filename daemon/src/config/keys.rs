@@ -167,7 +167,7 @@ pub(super) const KEYS: &[Key] = &[
         kind: TOKENS,
         default: Some("131072"),
         flag: None,
-        doc: "Longest prompt, in tokens. Memory does not depend on it; time does.",
+        doc: "Longest prompt, and longest text to tokenize, in tokens. Memory does not depend on it; time does.",
     },
     Key {
         path: "limits.max_tokens",

@@ -17,7 +17,7 @@ use crate::engine::job::{
     Delta, Event, FinishReason, Finished, Job, Priority, Scored, Timings, TokenLogprobs, Usage, Work,
 };
 use crate::node::Node;
-use crate::request::{Detokenize, Generate, Prompt, RequestError, Score, Tokenize};
+use crate::request::{Detokenize, Generate, Score, Tokenize};
 
 /// The service for the routes. Larger messages are refused before they are decoded.
 pub(super) fn service(node: &Arc<Node>, limits: &Limits) -> InferenceServer<Service> {
@@ -118,10 +118,7 @@ async fn score(call: &Call, wire: v1::ScoreRequest) -> Result<(Vec<u32>, Scored)
 
 async fn tokenize(call: &Call, wire: v1::TokenizeRequest) -> Result<v1::TokenizeResponse, CallError> {
     let model = &call.serving.model;
-    let input: Prompt = Tokenize::parse(wire, model)?.input;
-    let tokens = call.within(input.encode(model)).await?;
-    let tokenizer = model.tokenizer.as_ref().ok_or(RequestError::NoTokenizer)?;
-    let pieces = tokens.iter().map(|id| tokenizer.token(*id)).collect();
+    let (tokens, pieces) = call.within(Tokenize::parse(wire, model)?.pieces(model)).await?;
     Ok(v1::TokenizeResponse { tokens, pieces })
 }
 

@@ -15,6 +15,9 @@ use crate::request::{RequestError, Violation};
 /// When to ask again while the bundle is loading.
 const LOADING_RETRY: Duration = Duration::from_secs(1);
 
+/// When to ask again while many long texts wait: one takes some tenths of a second.
+const BUSY_RETRY: Duration = Duration::from_secs(1);
+
 /// Why a call failed.
 #[derive(Debug)]
 pub(super) enum CallError {
@@ -65,6 +68,9 @@ impl CallError {
             Self::Timeout(words) => {
                 details.add_bad_request_violation(super::deadline::HEADER, words);
             }
+            Self::Request(RequestError::Busy { .. }) => {
+                details.set_retry_info(Some(BUSY_RETRY));
+            }
             Self::Refused(Refusal::QueueFull { retry_after, .. }) => {
                 details.set_retry_info(Some(*retry_after));
             }
@@ -86,6 +92,7 @@ impl CallError {
                     RequestError::TemplateRefused(_) => (Code::InvalidArgument, reason::TEMPLATE_REFUSED),
                     RequestError::NoTokenizer => (Code::FailedPrecondition, reason::NO_TOKENIZER),
                     RequestError::NoChatTemplate => (Code::FailedPrecondition, reason::NO_CHAT_TEMPLATE),
+                    RequestError::Busy { .. } => (Code::ResourceExhausted, reason::QUEUE_FULL),
                     RequestError::Bundle(_) => (Code::Internal, reason::BUNDLE_UNUSABLE),
                 };
                 (code, reason, error.to_string())
@@ -150,6 +157,7 @@ mod tests {
                 Code::InvalidArgument,
                 reason::TEMPLATE_REFUSED,
             ),
+            (CallError::Request(RequestError::Busy { limit: 16 }), Code::ResourceExhausted, reason::QUEUE_FULL),
             (CallError::Request(RequestError::Bundle("x".into())), Code::Internal, reason::BUNDLE_UNUSABLE),
             (CallError::Refused(full), Code::ResourceExhausted, reason::QUEUE_FULL),
             (CallError::Refused(Refusal::ShuttingDown), Code::Unavailable, reason::SHUTTING_DOWN),
@@ -188,5 +196,7 @@ mod tests {
             CallError::Refused(Refusal::QueueFull { waiting: 4, limit: 4, retry_after: delay }).status(Uuid::nil());
         assert_eq!(status.get_details_retry_info().unwrap().retry_delay, Some(delay));
         assert!(status.message().contains("1.5 s"), "{}", status.message());
+        let busy = CallError::Request(RequestError::Busy { limit: 16 }).status(Uuid::nil());
+        assert_eq!(busy.get_details_retry_info().unwrap().retry_delay, Some(BUSY_RETRY));
     }
 }

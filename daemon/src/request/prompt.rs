@@ -2,21 +2,17 @@
 
 use std::sync::Arc;
 
-use recurve_proto::v1;
-use tokio::sync::Semaphore;
-use tokio::task::spawn_blocking;
-
+use super::long::LONG_TEXTS;
 use super::violations::{RequestError, Violations, short};
 use crate::model::Model;
 use crate::template::{Message, TemplateError};
 use crate::tokenizer::Tokenizer;
+use recurve_proto::v1;
 
 const MAX_MESSAGES: usize = 4096;
 const MAX_ROLE_BYTES: usize = 64;
 /// Texts up to this many bytes are tokenized where the request is read; longer ones would keep others waiting.
 const INLINE_BYTES: usize = 2048;
-/// Long texts tokenized at the same time: the engine needs the cores.
-static LONG_TEXTS: Semaphore = Semaphore::const_new(2);
 
 /// What the model reads.
 #[derive(Debug, Clone, PartialEq)]
@@ -51,29 +47,44 @@ impl Prompt {
     /// The token ids: at least one and at most `most`, each below the vocabulary size.
     ///
     /// # Errors
-    /// There are none or too many, the template refuses the conversation, or the bundle's parts do not fit together.
+    /// There are none or too many, too many long texts wait, the template refuses the conversation, or the bundle's
+    /// parts do not fit together.
     pub async fn tokens(self, model: &Arc<Model>, most: usize) -> Result<Vec<u32>, RequestError> {
         let field = self.field();
-        let tokens = self.encode(model).await?;
-        match tokens.len() {
-            0 => Err(RequestError::invalid(field, "makes no tokens")),
-            n if n > most => {
-                Err(RequestError::invalid(field, format!("has {n} tokens, this node takes at most {most}")))
-            }
-            _ => Ok(tokens),
-        }
+        let tokens = self.encoded(model, most, |tokens| tokens).await?;
+        if tokens.is_empty() { Err(RequestError::invalid(field, "makes no tokens")) } else { Ok(tokens) }
     }
 
-    /// The token ids, however many.
+    /// The token ids, at most `most` and perhaps none, and how each is written in the vocabulary.
     ///
     /// # Errors
-    /// The template refuses the conversation, or the bundle's parts do not fit together.
-    pub async fn encode(self, model: &Arc<Model>) -> Result<Vec<u32>, RequestError> {
-        if self.bytes() <= INLINE_BYTES {
-            return self.encode_here(model);
-        }
+    /// As [`Prompt::tokens`], but for none.
+    pub async fn pieces(self, model: &Arc<Model>, most: usize) -> Result<(Vec<u32>, Vec<String>), RequestError> {
+        let tokenizer = Arc::clone(model.tokenizer.as_ref().ok_or(RequestError::NoTokenizer)?);
+        self.encoded(model, most, move |tokens| {
+            let pieces = tokens.iter().map(|id| tokenizer.token(*id)).collect();
+            (tokens, pieces)
+        })
+        .await
+    }
+
+    /// What `then` makes of the token ids, at most `most`; for a long text beside the threads that serve calls.
+    async fn encoded<T: Send + 'static>(
+        self,
+        model: &Arc<Model>,
+        most: usize,
+        then: impl FnOnce(Vec<u32>) -> T + Send + 'static,
+    ) -> Result<T, RequestError> {
+        let (field, long) = (self.field(), self.bytes() > INLINE_BYTES);
         let model = Arc::clone(model);
-        long(move || self.encode_here(&model)).await?
+        let work = move || match self.encode_here(&model)? {
+            tokens if tokens.len() > most => Err(RequestError::invalid(
+                field,
+                format!("has {} tokens, this node takes at most {most}", tokens.len()),
+            )),
+            tokens => Ok(then(tokens)),
+        };
+        if long { LONG_TEXTS.run(work).await? } else { work() }
     }
 
     fn encode_here(self, model: &Model) -> Result<Vec<u32>, RequestError> {
@@ -113,15 +124,6 @@ impl Prompt {
             Self::Chat(_) => "chat.messages",
         }
     }
-}
-
-/// Work on a long text, beside the threads that serve calls.
-///
-/// # Errors
-/// The work panicked.
-pub(super) async fn long<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, RequestError> {
-    let _place = LONG_TEXTS.acquire().await;
-    spawn_blocking(work).await.map_err(|_| RequestError::Bundle("the bundle's tokenizer failed on this text".into()))
 }
 
 fn encode(tokenizer: Option<&Tokenizer>, text: &str, special: bool) -> Result<Vec<u32>, RequestError> {

@@ -320,6 +320,24 @@ async fn a_prompt_that_is_too_long_is_refused_wherever_it_is_tokenized() {
 }
 
 #[tokio::test]
+async fn tokenizing_gives_pieces_up_to_the_longest_prompt() {
+    let model = Arc::new(model());
+    let tokenize = |text: String, no_special_tokens| {
+        let wire = v1::TokenizeRequest { input: Some(TokenizeInput::Text(text)), no_special_tokens };
+        Tokenize::parse(wire, &model).unwrap().pieces(&model)
+    };
+    let (tokens, pieces) = tokenize("a ".into(), false).await.unwrap();
+    assert_eq!((tokens[0], pieces), (BOS, vec!["<bos>".to_owned(), "a".into(), "▁".into()]));
+    assert_eq!(tokenize(String::new(), true).await.unwrap(), (vec![], vec![]));
+    assert_eq!(tokenize("a".repeat(32), true).await.unwrap().0.len(), 32);
+    for length in [33, 100_000] {
+        let found = violations(tokenize("a".repeat(length), true).await.unwrap_err());
+        assert_eq!(found[0].field, "text");
+        assert!(found[0].description.contains("at most 32"), "{found:?}");
+    }
+}
+
+#[tokio::test]
 async fn the_templates_refusal_is_the_callers_to_mend() {
     let system = Some(GeneratePrompt::Chat(chat(&[("system", "x")])));
     assert_eq!(tokens(system).await.unwrap_err(), RequestError::TemplateRefused("no system turn".into()));

@@ -27,6 +27,12 @@ pub enum RequestError {
     /// The chat template refused the conversation, in these words.
     #[error("the model's chat template refuses this conversation: {0}")]
     TemplateRefused(String),
+    /// Too many long texts wait to be tokenized.
+    #[error("{limit} long texts wait to be tokenized already and no more may: ask again, or give token ids")]
+    Busy {
+        /// Texts that may wait.
+        limit: usize,
+    },
     /// Tokenizer or template failed, or the bundle's parts do not fit together.
     #[error("{0}")]
     Bundle(String),
