@@ -101,6 +101,8 @@ const MAX_CONFIG_BYTES: u64 = 1 << 20;
 /// Largest value of any size in a configuration; the product of two still fits in memory arithmetic.
 const MAX_SIZE: u64 = 1 << 24;
 const MAX_LAYERS: u64 = 1024;
+/// Most values of one layer's keys in a window: 4 GiB in f32 a conversation.
+const MAX_RING: u64 = 1 << 30;
 
 impl ModelConfig {
     /// Reads and checks a `config.json`.
@@ -216,6 +218,15 @@ impl Fields<'_> {
         // Rounded down, as the reference does.
         let mlp_width = self.size("intermediate_size", None, 2, MAX_SIZE)? / 2;
         let (rope_theta, rotary_span) = self.rope(head_dim)?;
+        let window = self.size("attention_window_size", None, 1, MAX_SIZE)?;
+        let row = (kv_heads * head_dim) as u64;
+        if window as u64 * row > MAX_RING {
+            return Err(self.invalid(
+                "attention_window_size",
+                window,
+                format!("with {row} values of keys a token, it must be at most {}", MAX_RING / row),
+            ));
+        }
         Ok(ModelConfig {
             vocab_size: self.size("vocab_size", None, 2, MAX_SIZE)?,
             hidden_size,
@@ -225,7 +236,7 @@ impl Fields<'_> {
             kv_heads,
             head_dim,
             lru_width,
-            window: self.size("attention_window_size", None, 1, MAX_SIZE)?,
+            window,
             conv_width: self.size("conv1d_width", Some(4), 2, 64)?,
             logits_soft_cap: self.number("logits_soft_cap", Some(30.0), 1e-3, 1e6)? as f32,
             rms_norm_eps: self.number("rms_norm_eps", Some(1e-6), 0.0, 1.0)? as f32,
@@ -318,7 +329,14 @@ impl Fields<'_> {
 
     fn blocks(&self) -> Result<Vec<BlockType>, ConfigError> {
         let layers = self.size("num_hidden_layers", None, 1, MAX_LAYERS)?;
-        let field = "block_types";
+        // Some versions of transformers 4 write the pattern under a name with an underscore, some under both.
+        let field = match (self.get("block_types"), self.get("_block_types")) {
+            (Some(one), Some(other)) if one != other => {
+                return Err(self.invalid("_block_types", other, format!("it must be equal to block_types, {one}")));
+            }
+            (None, Some(_)) => "_block_types",
+            _ => "block_types",
+        };
         let allowed = "it must be a list of \"recurrent\" and \"attention\"";
         let pattern = match self.get(field) {
             None => return Ok(cycle(&[BlockType::Recurrent, BlockType::Recurrent, BlockType::Attention], layers)),

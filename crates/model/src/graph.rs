@@ -58,7 +58,7 @@ impl GraphPlan {
         let logits = e.g.output("logits", DataType::Float, &dims);
 
         e.g.enter("position");
-        let position = position(&mut e, &ids, &start, config.blocks.contains(&BlockType::Attention));
+        let position = position(&mut e, &ids, &start);
         e.g.enter("embed");
         e.shards.begin("embed".to_owned());
         let (mut x, table) = embed(&mut e, &ids);
@@ -72,9 +72,9 @@ impl GraphPlan {
                 }
             ));
             let h = rms(&mut e, &x, &layer_tensor(layer, "temporal_pre_norm.weight"));
-            let mixed = match (block, &position.attention) {
-                (BlockType::Attention, Some(at)) => attention(&mut e, layer, &h, &position, at),
-                _ => recurrent(&mut e, layer, &h, &position),
+            let mixed = match block {
+                BlockType::Recurrent => recurrent(&mut e, layer, &h, &position),
+                BlockType::Attention => attention(&mut e, layer, &h, &position),
             };
             x = e.g.op("Add", &[&x, &mixed], vec![]);
             e.g.enter(format!("layers.{layer}.mlp"));

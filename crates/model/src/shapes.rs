@@ -126,21 +126,28 @@ pub struct StateSpec {
     pub shape: Vec<usize>,
 }
 
+/// Shape of one row of a carried tensor of this kind.
+pub fn state_shape(config: &ModelConfig, max_chunk: usize, kind: StateKind) -> Vec<usize> {
+    match kind {
+        StateKind::Conv => vec![config.conv_width - 1, config.lru_width],
+        StateKind::Lru => vec![config.lru_width],
+        StateKind::Keys | StateKind::Values => vec![config.kv_heads, config.window + max_chunk, config.head_dim],
+    }
+}
+
 /// Every carried tensor, in the order of the graph's inputs.
 pub fn states(config: &ModelConfig, max_chunk: usize) -> Vec<StateSpec> {
-    let ring = vec![config.kv_heads, config.window + max_chunk, config.head_dim];
-    let mut list = Vec::new();
-    for (layer, block) in config.blocks.iter().enumerate() {
+    let of_layer = |(layer, block): (usize, &BlockType)| {
         let kinds = match block {
-            BlockType::Recurrent => [
-                (StateKind::Conv, vec![config.conv_width - 1, config.lru_width]),
-                (StateKind::Lru, vec![config.lru_width]),
-            ],
-            BlockType::Attention => [(StateKind::Keys, ring.clone()), (StateKind::Values, ring.clone())],
+            BlockType::Recurrent => [StateKind::Conv, StateKind::Lru],
+            BlockType::Attention => [StateKind::Keys, StateKind::Values],
         };
-        for (kind, shape) in kinds {
-            list.push(StateSpec { name: format!("{}.{layer}", kind.word()), kind, layer, shape });
-        }
-    }
-    list
+        kinds.map(|kind| StateSpec {
+            name: format!("{}.{layer}", kind.word()),
+            kind,
+            layer,
+            shape: state_shape(config, max_chunk, kind),
+        })
+    };
+    config.blocks.iter().enumerate().flat_map(of_layer).collect()
 }

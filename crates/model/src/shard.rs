@@ -178,12 +178,12 @@ impl Shards {
 
     /// The same bytes under another shape: two initializers that point at one place, where a `Reshape` node would be
     /// folded into a copy.
-    pub(crate) fn alias(&mut self, of: &Val, name: String, dims: &[usize]) -> Option<Val> {
-        let mut alias = self.initializers.iter().find(|known| known.name == of.0)?.clone();
-        alias.name = name.clone();
-        alias.dims = dims.to_vec();
-        self.initializers.push(alias);
-        Some(Val(name))
+    pub(crate) fn alias(&mut self, of: &Val, name: String, dims: &[usize]) -> Val {
+        let same = self.initializers.iter().filter(|known| known.name == of.0);
+        let alias: Vec<_> =
+            same.map(|known| Initializer { name: name.clone(), dims: dims.to_vec(), ..known.clone() }).collect();
+        self.initializers.extend(alias);
+        Val(name)
     }
 
     fn entry(&mut self, name: String, recipe: Recipe, tensors: &[(String, DataType, &[usize])]) {

@@ -2,7 +2,7 @@
 
 #![allow(unsafe_code)]
 
-use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
+use std::alloc::{Layout, alloc, dealloc};
 use std::ops::Range;
 use std::ptr::NonNull;
 use std::sync::Arc;
@@ -61,19 +61,17 @@ impl Drop for Memory {
 }
 
 impl<T: Element> Buffer<T> {
-    /// `len` zeros. The kernel gives the pages when they are first touched.
-    pub(crate) fn zeroed(len: usize) -> Self {
+    /// `len` zeros, in memory that is there: every page has been touched, so that no later step waits for one, and memory
+    /// that the machine does not have is missed now and not in the middle of an answer. None if there is not enough.
+    pub(crate) fn zeroed(len: usize) -> Option<Self> {
         // At least one value, so that there is always an address to give.
-        let bytes = len.max(1).saturating_mul(size_of::<T>());
-        let layout = match Layout::from_size_align(bytes, ALIGNMENT) {
-            Ok(layout) => layout,
-            // More than half of the address space: no machine has it.
-            Err(_) => handle_alloc_error(Layout::new::<T>()),
-        };
+        let bytes = len.max(1).checked_mul(size_of::<T>())?;
+        let layout = Layout::from_size_align(bytes, ALIGNMENT).ok()?;
         // SAFETY: the layout is not of size 0.
-        let start = unsafe { alloc_zeroed(layout) };
-        let Some(start) = NonNull::new(start) else { handle_alloc_error(layout) };
-        Self { memory: Arc::new(Memory { start, layout }), len, element: std::marker::PhantomData }
+        let start = NonNull::new(unsafe { alloc(layout) })?;
+        // SAFETY: `bytes` bytes were just allocated there, and nobody else knows of them.
+        unsafe { start.as_ptr().write_bytes(0, bytes) };
+        Some(Self { memory: Arc::new(Memory { start, layout }), len, element: std::marker::PhantomData })
     }
 
     /// All values.

@@ -66,6 +66,14 @@ pub enum LoadError {
         /// Why.
         reason: String,
     },
+    /// There is not enough memory for the carried state.
+    #[error("there is no memory for {rows} rows of state, {megabytes} MB each: set engine.slots lower")]
+    Memory {
+        /// Rows that were asked for.
+        rows: usize,
+        /// What one takes.
+        megabytes: usize,
+    },
     /// The graph is not what its bundle says.
     #[error("{}: the graph does not match its bundle: {reason}", path.display())]
     Mismatch {
@@ -97,7 +105,10 @@ impl Model {
         let session = open(library, graph, options).map_err(refused)?;
         check(&session, &layout).map_err(|reason| LoadError::Mismatch { path: graph.to_owned(), reason })?;
         let terminator = Terminator::new().map_err(|error| refused(error.to_string()))?;
-        let rows = Rows::new(&layout, options.rows);
+        let rows = Rows::new(&layout, options.rows).ok_or(LoadError::Memory {
+            rows: options.rows,
+            megabytes: layout.states.iter().map(StateLayout::len).sum::<usize>() * size_of::<f32>() / 1_000_000,
+        })?;
         Ok(Self { rows, session, terminator, layout, library: library.clone() })
     }
 

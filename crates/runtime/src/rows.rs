@@ -10,7 +10,7 @@ use std::collections::HashMap;
 use std::ops::Range;
 
 use crate::buffer::{Binding, Buffer};
-use crate::model::{Model, ModelLayout};
+use crate::model::{Model, ModelLayout, StateLayout};
 
 /// Most logits that one step gives, where a row alone does not need more: 16 MiB.
 const MOST_LOGITS: usize = 4 << 20;
@@ -81,22 +81,23 @@ struct Shape {
 }
 
 impl Rows {
-    pub(crate) fn new(layout: &ModelLayout, count: usize) -> Self {
-        let slab = |state: &crate::StateLayout| Slab {
-            row: state.len(),
-            sides: (0..if state.ring { 1 } else { 2 }).map(|_| Buffer::zeroed(count * state.len())).collect(),
+    /// All memory that stepping needs, taken now. None if the machine does not have it.
+    pub(crate) fn new(layout: &ModelLayout, count: usize) -> Option<Self> {
+        let slab = |state: &StateLayout| {
+            let sides = if state.ring { 1 } else { 2 };
+            let sides = (0..sides).map(|_| Buffer::zeroed(count.checked_mul(state.len())?)).collect::<Option<_>>()?;
+            Some(Slab { row: state.len(), sides })
         };
-        let positions = logit_positions(layout);
-        Self {
+        Some(Self {
             count,
-            slabs: layout.states.iter().map(slab).collect(),
+            slabs: layout.states.iter().map(slab).collect::<Option<_>>()?,
             sides: vec![0; count],
-            ids: Buffer::zeroed(count.max(layout.max_chunk)),
-            starts: Buffer::zeroed(count),
-            num_logits: Buffer::zeroed(1),
-            logits: Buffer::zeroed(count.max(positions) * layout.vocab),
+            ids: Buffer::zeroed(count.max(layout.max_chunk))?,
+            starts: Buffer::zeroed(count)?,
+            num_logits: Buffer::zeroed(1)?,
+            logits: Buffer::zeroed(count.max(logit_positions(layout)).checked_mul(layout.vocab)?)?,
             prepared: HashMap::new(),
-        }
+        })
     }
 
     /// Brings the small states of these rows to one side, the one where most of them are.

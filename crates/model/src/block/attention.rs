@@ -2,14 +2,14 @@
 
 use super::Emit;
 use super::linear::linear;
-use super::position::{AttentionPosition, Position};
+use super::position::Position;
 use crate::onnx::builder::{ONNX, Val, int, string};
 use crate::shapes::{StateKind, layer_tensor};
 
 /// Local attention. The new keys and values are written into the rings first, then all of the ring is attended under a
 /// mask: nothing is concatenated and nothing grows, and with one buffer bound as input and output the rings are updated
 /// in place.
-pub(crate) fn attention(e: &mut Emit<'_>, layer: usize, x: &Val, position: &Position, at: &AttentionPosition) -> Val {
+pub(crate) fn attention(e: &mut Emit<'_>, layer: usize, x: &Val, position: &Position) -> Val {
     let (hidden, heads, kv_heads, dim) = (e.config.hidden_size, e.config.heads, e.config.kv_heads, e.config.head_dim);
     let part = |side: &str| layer_tensor(layer, &format!("temporal_block.{side}"));
     let (queries, keys) = (heads * dim, kv_heads * dim);
@@ -20,9 +20,9 @@ pub(crate) fn attention(e: &mut Emit<'_>, layer: usize, x: &Val, position: &Posi
         let by_head = e.g.reshape(&side, &[0, 0, heads as i64, dim as i64]);
         e.g.transpose(&by_head, &[0, 2, 1, 3])
     });
-    let (q, k) = (rotate(e, q, at), rotate(e, k, at));
-    let keys = write_ring(e, StateKind::Keys, layer, &k, at);
-    let values = write_ring(e, StateKind::Values, layer, &v, at);
+    let (q, k) = (rotate(e, q, position), rotate(e, k, position));
+    let keys = write_ring(e, StateKind::Keys, layer, &k, position);
+    let values = write_ring(e, StateKind::Values, layer, &v, position);
 
     // Queries of the heads that share a key head come one below the other: [rows, kv_heads, group * tokens, dim].
     let group = (heads / kv_heads) as i64;
@@ -34,7 +34,7 @@ pub(crate) fn attention(e: &mut Emit<'_>, layer: usize, x: &Val, position: &Posi
     let turned = e.g.transpose(&keys, &[0, 1, 3, 2]);
     let scores = e.g.op("MatMul", &[&q, &turned], vec![]);
     let scores = grouped(e, &scores, position, &[kv, group], ring);
-    let scores = e.g.op("Add", &[&scores, &at.mask], vec![]);
+    let scores = e.g.op("Add", &[&scores, &position.mask], vec![]);
     let shares = e.g.op("Softmax", &[&scores], vec![int("axis", -1)]);
     let shares = stacked(e, &shares, position, kv, ring);
     let mixed = e.g.op("MatMul", &[&shares, &values], vec![]);
@@ -45,8 +45,8 @@ pub(crate) fn attention(e: &mut Emit<'_>, layer: usize, x: &Val, position: &Posi
 }
 
 /// Rotates the first dimensions of each head `[rows, heads, tokens, dim]`, the first half against the second.
-fn rotate(e: &mut Emit<'_>, x: Val, at: &AttentionPosition) -> Val {
-    let Some([cos, sin]) = &at.rotary else { return x };
+fn rotate(e: &mut Emit<'_>, x: Val, position: &Position) -> Val {
+    let Some([cos, sin]) = &position.rotary else { return x };
     let half = e.config.rotary_dim / 2;
     let rest = e.config.head_dim - e.config.rotary_dim;
     let (low, high, rest) = match rest {
@@ -69,10 +69,10 @@ fn rotate(e: &mut Emit<'_>, x: Val, at: &AttentionPosition) -> Val {
 }
 
 /// Writes `[rows, kv_heads, tokens, dim]` into the ring from the first token's slot on, around its end.
-fn write_ring(e: &mut Emit<'_>, kind: StateKind, layer: usize, x: &Val, at: &AttentionPosition) -> Val {
+fn write_ring(e: &mut Emit<'_>, kind: StateKind, layer: usize, x: &Val, position: &Position) -> Val {
     let (before, after) = e.state(kind, layer);
     let attributes = vec![int("axis", 2), string("mode", "circular")];
-    e.g.node(ONNX, "TensorScatter", &[&before, x, &at.slot], std::slice::from_ref(&after), attributes);
+    e.g.node(ONNX, "TensorScatter", &[&before, x, &position.slot], std::slice::from_ref(&after), attributes);
     after
 }
 

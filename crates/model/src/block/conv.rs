@@ -12,7 +12,9 @@ pub(crate) fn conv(e: &mut Emit<'_>, layer: usize, x: &Val, position: &Position)
     let (width, taps) = (e.config.lru_width, e.config.conv_width);
     let (before, after) = e.state(StateKind::Conv, layer);
     let all = e.g.op("Concat", &[&before, x], vec![crate::onnx::builder::int("axis", 1)]);
-    let mut sum = None;
+    let name = e.g.fresh("conv.bias");
+    let bias = Recipe::Vectors(vec![(layer_tensor(layer, "temporal_block.conv_1d.bias"), width)]);
+    let mut sum = e.shards.tensor(name, &[width], bias);
     for tap in 0..taps {
         let from = e.g.i64s(&[tap as i64]);
         let to = e.g.op("Add", &[&position.tokens, &from], vec![]);
@@ -22,21 +24,11 @@ pub(crate) fn conv(e: &mut Emit<'_>, layer: usize, x: &Val, position: &Position)
         let name = e.g.fresh("conv.tap");
         let weight = e.shards.tensor(name, &[width], recipe);
         let part = e.g.op("Mul", &[&shifted, &weight], vec![]);
-        sum = Some(match sum {
-            None => part,
-            Some(sum) => e.g.op("Add", &[&sum, &part], vec![]),
-        });
+        sum = e.g.op("Add", &[&sum, &part], vec![]);
     }
-    let name = e.g.fresh("conv.bias");
-    let bias = Recipe::Vectors(vec![(layer_tensor(layer, "temporal_block.conv_1d.bias"), width)]);
-    let bias = e.shards.tensor(name, &[width], bias);
     let kept = e.g.i64s(&[taps as i64 - 1]);
     let end = e.g.op("Add", &[&position.tokens, &kept], vec![]);
     let axis = e.g.i64s(&[1]);
     e.g.node(ONNX, "Slice", &[&all, &position.tokens, &end, &axis], &[after], vec![]);
-    match sum {
-        Some(sum) => e.g.op("Add", &[&sum, &bias], vec![]),
-        // A convolution has at least two taps: the configuration is checked for it.
-        None => bias,
-    }
+    sum
 }

@@ -24,7 +24,7 @@ pub(crate) fn embed(e: &mut Emit<'_>, ids: &Val) -> (Val, Table) {
             let [values, scales] = e.shards.quantized(name, sources, hidden, blocks);
             // The gather wants two dimensions where the product wants three.
             let dims = [vocab, blocks.bytes(hidden)];
-            let flat = e.shards.alias(&values, format!("{name}.rows"), &dims).unwrap_or_else(|| values.clone());
+            let flat = e.shards.alias(&values, format!("{name}.rows"), &dims);
             let attributes = vec![
                 int("bits", blocks.bits.count() as i64),
                 int("block_size", blocks.size as i64),

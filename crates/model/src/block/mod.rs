@@ -30,11 +30,7 @@ impl Emit<'_> {
     /// Declares a carried tensor of this layer as input and output; returns both.
     pub(crate) fn state(&mut self, kind: StateKind, layer: usize) -> (Val, Val) {
         use crate::onnx::builder::Dim;
-        let shape = shapes::states(self.config, self.options.max_chunk)
-            .into_iter()
-            .find(|state| state.kind == kind && state.layer == layer)
-            .map(|state| state.shape)
-            .unwrap_or_default();
+        let shape = shapes::state_shape(self.config, self.options.max_chunk, kind);
         let mut dims = vec![Dim::Named("rows")];
         dims.extend(shape.into_iter().map(Dim::Of));
         let name = format!("{}.{layer}", kind.word());

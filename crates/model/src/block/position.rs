@@ -15,12 +15,6 @@ pub(crate) struct Position {
     pub(crate) tokens: Val,
     /// f32 `[rows, tokens, 1]`: 0 at position 0, 1 after it.
     pub(crate) continues: Val,
-    /// What only attention needs.
-    pub(crate) attention: Option<AttentionPosition>,
-}
-
-/// Values for the attention layers.
-pub(crate) struct AttentionPosition {
     /// Cosine and sine of the rotary angles, f32 `[rows, 1, tokens, rotary_dim / 2]`; none where nothing is rotated.
     pub(crate) rotary: Option<[Val; 2]>,
     /// f32 `[rows, 1, 1, tokens, ring]`: 0 where a slot is seen, very low where it is not.
@@ -29,8 +23,9 @@ pub(crate) struct AttentionPosition {
     pub(crate) slot: Val,
 }
 
-/// From the graph's inputs `input_ids [rows, tokens]` and `start [rows]`.
-pub(crate) fn position(e: &mut Emit<'_>, ids: &Val, start: &Val, attention: bool) -> Position {
+/// From the graph's inputs `input_ids [rows, tokens]` and `start [rows]`. What a model without attention does not use, ONNX
+/// Runtime leaves out.
+pub(crate) fn position(e: &mut Emit<'_>, ids: &Val, start: &Val) -> Position {
     let shape = e.g.op("Shape", &[ids], vec![]);
     let [zero, one, two] = [0, 1, 2].map(|i| e.g.i64s(&[i]));
     let [rows, tokens] = [(&zero, &one), (&one, &two)].map(|(from, to)| e.g.slice(&shape, from, to, 0));
@@ -44,14 +39,11 @@ pub(crate) fn position(e: &mut Emit<'_>, ids: &Val, start: &Val, attention: bool
     let continues = e.g.op("Greater", &[&positions, &first], vec![]);
     let continues = e.g.cast(&continues, DataType::Float);
     let continues = e.g.unsqueeze(&continues, &[2]);
-    let attention = attention.then(|| {
-        let rotary = rotary(e, &positions);
-        let mask = mask(e, &positions, start, &tokens);
-        let ring = e.g.i64(e.options.ring(e.config) as i64);
-        let slot = e.g.op("Mod", &[start, &ring], vec![]);
-        AttentionPosition { rotary, mask, slot }
-    });
-    Position { rows, tokens, continues, attention }
+    let rotary = rotary(e, &positions);
+    let mask = mask(e, &positions, start, &tokens);
+    let ring = e.g.i64(e.options.ring(e.config) as i64);
+    let slot = e.g.op("Mod", &[start, &ring], vec![]);
+    Position { rows, tokens, continues, rotary, mask, slot }
 }
 
 /// The angles are reduced in f64, so that they are exact at position 10⁷ and beyond.
