@@ -3,7 +3,7 @@
 //! tonic's own server is not used: it has no cap on connections, and it ends a call at the caller's deadline with
 //! CANCELLED, before ours could answer DEADLINE_EXCEEDED.
 
-use std::io;
+use std::io::{self, Cursor};
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,7 +12,7 @@ use hyper::body::Incoming;
 use hyper::server::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, join};
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
@@ -31,8 +31,10 @@ use crate::node::Node;
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(20);
 /// and closed when none comes within this time.
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
-/// A new connection has this long to send its first byte.
-const FIRST_BYTE: Duration = Duration::from_secs(10);
+/// What an HTTP/2 client sends first (RFC 9113, section 3.4),
+const PREFACE: [u8; 24] = *b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+/// and how long a new connection has for all of it. Afterwards the signs of life tell.
+const PREFACE_TIME: Duration = Duration::from_secs(10);
 /// Calls open at the same time on one connection.
 const STREAMS_PER_CONNECTION: u32 = 256;
 /// Most bytes of a request's headers.
@@ -140,18 +142,34 @@ async fn accept(listener: &Listener, shared: &Arc<Shared>) {
         shared.tasks.clone().spawn(async move {
             match stream {
                 Stream::Tcp(stream) => {
-                    if matches!(timeout(FIRST_BYTE, stream.readable()).await, Ok(Ok(()))) {
-                        serve(stream, peer, &shared).await;
-                    }
+                    let (read, write) = stream.into_split();
+                    begin(read, write, peer, &shared).await;
                 }
                 Stream::Unix(stream) => {
-                    if matches!(timeout(FIRST_BYTE, stream.readable()).await, Ok(Ok(()))) {
-                        serve(stream, peer, &shared).await;
-                    }
+                    let (read, write) = stream.into_split();
+                    begin(read, write, peer, &shared).await;
                 }
             }
             drop(place);
         });
+    }
+}
+
+/// Serves one connection if it begins as HTTP/2 does, in time.
+async fn begin(
+    mut read: impl AsyncRead + Unpin + Send + 'static,
+    write: impl AsyncWrite + Unpin + Send + 'static,
+    peer: Peer,
+    shared: &Shared,
+) {
+    let mut preface = [0; PREFACE.len()];
+    let came = shared.drain.run_until_cancelled(timeout(PREFACE_TIME, read.read_exact(&mut preface))).await;
+    match came {
+        Some(Ok(Ok(_))) if preface == PREFACE => {
+            serve(join(Cursor::new(preface).chain(read), write), peer, shared).await;
+        }
+        Some(_) => debug!(?peer, "connection closed: it did not begin as HTTP/2 does, or not in time"),
+        None => {}
     }
 }
 

@@ -159,6 +159,19 @@ async fn connections_are_capped_and_their_places_come_back() {
     assert_eq!(reason_of(&status), reason::LOADING);
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_connection_that_begins_and_then_is_silent_is_closed() {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    let fixture = serve().await;
+    let Address::Tcp(address) = fixture.address.clone() else { panic!() };
+    for begun in [&b""[..], b"P", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"] {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        stream.write_all(begun).await.unwrap();
+        // The clock moves on while nothing else can; this ends when the server closes the connection.
+        let _ = stream.read_to_end(&mut Vec::new()).await;
+    }
+}
+
 #[tokio::test]
 async fn a_server_that_finished_accepts_nothing() {
     let fixture = serve().await;
