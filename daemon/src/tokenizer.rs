@@ -102,7 +102,8 @@ impl Tokenizer {
     }
 
     /// What a token contributes to a text.
-    pub fn piece(&self, id: u32) -> Piece {
+    #[cfg(test)]
+    pub(crate) fn piece(&self, id: u32) -> Piece {
         self.piece_of(id, true)
     }
 
@@ -119,11 +120,6 @@ impl Tokenizer {
     /// How a token is written in the vocabulary; empty for an unknown id.
     pub fn token(&self, id: u32) -> String {
         self.inner.decode_tokens(&[id], false).pop().unwrap_or_default()
-    }
-
-    /// Whether a token is special, such as `<bos>`.
-    pub fn is_special(&self, id: u32) -> bool {
-        self.inner.decode_tokens(&[id], true).is_empty()
     }
 
     /// What a token contributes to a text; special tokens nothing, if they are skipped.
@@ -250,8 +246,8 @@ pub(crate) mod tests {
         assert_eq!(tokenizer.decode(&ids), "a");
         assert_eq!(tokenizer.decode_with_special(&ids), "<start_of_turn>a");
         assert_eq!(tokenizer.token(START_OF_TURN), "<start_of_turn>");
-        assert!(tokenizer.is_special(START_OF_TURN));
-        assert!(!tokenizer.is_special(ids[1]));
+        assert_eq!(tokenizer.piece_of(START_OF_TURN, true), Piece::Nothing);
+        assert_eq!(tokenizer.piece_of(START_OF_TURN, false), Piece::Text("<start_of_turn>".into()));
     }
 
     #[test]

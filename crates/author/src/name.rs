@@ -2,28 +2,20 @@
 
 use std::path::Path;
 
+use recurve_bundle::{MAX_NAME, NAME_ALLOWED, valid_in_name, valid_name};
+
 use crate::error::ExportError;
 
 /// Checks a name that was given.
 pub(crate) fn check(name: &str) -> Result<String, ExportError> {
-    if valid(name) {
+    if valid_name(name) {
         return Ok(name.to_owned());
     }
     Err(ExportError::Option {
         option: "--name",
         value: name.to_owned(),
-        problem: "allowed are 1 to 128 letters, digits, `.`, `_` and `-`, the first a letter or digit".to_owned(),
+        problem: format!("allowed are {NAME_ALLOWED}"),
     })
-}
-
-fn valid(name: &str) -> bool {
-    (1..=128).contains(&name.len())
-        && name.starts_with(|c: char| c.is_ascii_alphanumeric())
-        && name.chars().all(allowed)
-}
-
-fn allowed(c: char) -> bool {
-    c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-')
 }
 
 /// The name of a checkpoint in this directory: the directory's own, or the model's where the directory is a snapshot in
@@ -37,7 +29,7 @@ pub(crate) fn of_checkpoint(dir: &Path) -> String {
         Some(model.to_owned())
     });
     let name = cached.or_else(|| part(Some(&dir))).unwrap_or_default();
-    let name: String = name.chars().map(|c| if allowed(c) { c } else { '-' }).take(128).collect();
+    let name: String = name.chars().map(|c| if valid_in_name(c) { c } else { '-' }).take(MAX_NAME).collect();
     let name = name.trim_start_matches(['.', '_', '-']);
     if name.is_empty() { "recurrent-gemma".to_owned() } else { name.to_owned() }
 }
@@ -57,7 +49,7 @@ mod tests {
             ("/x/é", "recurrent-gemma"),
         ] {
             assert_eq!(of_checkpoint(Path::new(dir)), name, "{dir}");
-            assert!(valid(name));
+            assert!(valid_name(name));
         }
     }
 

@@ -11,6 +11,11 @@ pub const INFO_FORMAT: u32 = 1;
 /// The only architecture so far.
 pub const ARCHITECTURE: &str = "recurrent_gemma";
 
+/// Most bytes of a model's name.
+pub const MAX_NAME: usize = 128;
+/// Which names [`valid_name`] takes, in words.
+pub const NAME_ALLOWED: &str = "1 to 128 letters, digits, `.`, `_` and `-`, the first a letter or digit";
+
 /// More than any device serves: bounds that keep later arithmetic from overflowing.
 const MOST_LAYERS: u32 = 4_096;
 const MOST_VALUES: u64 = 1 << 32;
@@ -20,7 +25,7 @@ const MOST_VALUES: u64 = 1 << 32;
 pub struct ModelInfo {
     /// [`INFO_FORMAT`].
     pub format: u32,
-    /// The model's name: 1 to 128 letters, digits, `.`, `_` and `-`.
+    /// The model's name: [`NAME_ALLOWED`].
     pub name: String,
     /// [`ARCHITECTURE`].
     pub architecture: String,
@@ -129,7 +134,7 @@ impl ModelInfo {
     /// # Errors
     /// Names the field, its value and what is allowed.
     pub fn check(&self) -> Result<(), BundleError> {
-        check_name(&self.name)?;
+        require(valid_name(&self.name), "name", &self.name, NAME_ALLOWED)?;
         require(self.architecture == ARCHITECTURE, "architecture", &self.architecture, ARCHITECTURE)?;
         require(matches!(self.weights.as_str(), "f32" | "int8" | "int4"), "weights", &self.weights, "f32, int8, int4")?;
         let block = self.block_size.map_or("null".to_owned(), |size| size.to_string());
@@ -196,13 +201,16 @@ impl ModelInfo {
     }
 }
 
-/// Names are shown, compared and typed: they stay within a safe set.
-fn check_name(name: &str) -> Result<(), BundleError> {
-    let character = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
-    let good = (1..=128).contains(&name.len())
-        && name.chars().all(character)
-        && name.starts_with(|c: char| c.is_ascii_alphanumeric());
-    require(good, "name", name, "1 to 128 letters, digits, `.`, `_` and `-`, the first a letter or digit")
+/// Whether a model may have this name. Names are shown, compared and typed: they stay within a safe set.
+pub fn valid_name(name: &str) -> bool {
+    (1..=MAX_NAME).contains(&name.len())
+        && name.chars().all(valid_in_name)
+        && name.starts_with(|c: char| c.is_ascii_alphanumeric())
+}
+
+/// Whether a model's name may have this character, but for the first.
+pub fn valid_in_name(c: char) -> bool {
+    c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-')
 }
 
 fn require(good: bool, field: &str, value: impl ToString, allowed: &str) -> Result<(), BundleError> {

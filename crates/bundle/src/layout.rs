@@ -130,12 +130,6 @@ impl Bundle {
         find(&self.manifest, filepath)
     }
 
-    /// The file of the layer with this filepath.
-    pub fn path(&self, filepath: &str) -> Option<PathBuf> {
-        let layer = self.file(filepath)?;
-        Some(blob_path(&self.dir, &layer.digest))
-    }
-
     /// Reads the layer with this filepath into memory; `None` when the bundle has no such layer. For every layer but
     /// weight shards, which are larger than what is allowed here.
     ///

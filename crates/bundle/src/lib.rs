@@ -23,7 +23,9 @@ pub use error::BundleError;
 pub use filepath::check_filepath;
 pub use generation::{GENERATION_FORMAT, GenerationDefaults};
 pub use golden::{GOLDEN_FORMAT, Golden, Tolerance};
-pub use info::{ARCHITECTURE, INFO_FORMAT, ModelInfo, StateInfo, StateKind};
+pub use info::{
+    ARCHITECTURE, INFO_FORMAT, MAX_NAME, ModelInfo, NAME_ALLOWED, StateInfo, StateKind, valid_in_name, valid_name,
+};
 pub use layout::{Bundle, Verified, file};
 pub use manifest::{
     ANNOTATION_FILEPATH, ANNOTATION_REF_NAME, ARTIFACT_TYPE, Descriptor, Index, LAYOUT_VERSION, LayoutMarker,
