@@ -84,6 +84,7 @@ impl Stepper {
         let now = Instant::now();
         let mut i = 0;
         while i < self.slots.len() {
+            let full = self.slots.len() == self.model.rows();
             let slot = &mut self.slots[i];
             if slot.emitter.is_closed() {
                 let slot = self.remove(i);
@@ -99,7 +100,7 @@ impl Stepper {
                 if slot.emitter.send() == Flow::Ready {
                     slot.phase = Phase::Decode(token);
                     slot.parked_since = None;
-                } else if now.duration_since(since) >= MOST_STALL && self.admission.waiting() > 0 {
+                } else if full && now.duration_since(since) >= MOST_STALL && self.admission.waiting() > 0 {
                     self.remove(i).fail(Failure::Stalled { seconds: MOST_STALL.as_secs() });
                     continue;
                 }
