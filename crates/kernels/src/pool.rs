@@ -1,0 +1,201 @@
+//! Threads that share the work of one product.
+//!
+//! A product takes tens of microseconds to a few milliseconds, and the next one follows at once: threads look for work for
+//! a moment before they sleep. Work is taken in small parts by whoever is free, so that a thread which the system holds
+//! back delays one part and not half of the product.
+
+#![allow(unsafe_code)]
+
+use std::cell::UnsafeCell;
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::thread::{JoinHandle, Thread};
+use std::time::{Duration, Instant};
+
+/// How often a waiting thread looks before it asks for the time.
+const LOOKS: u32 = 64;
+
+/// Threads that wait for work. The thread that gives the work takes part in it.
+#[derive(Debug)]
+pub struct Pool {
+    shared: Arc<Shared>,
+    workers: Vec<JoinHandle<()>>,
+}
+
+type Work<'a> = dyn Fn(usize) + Sync + 'a;
+
+struct Shared {
+    /// What is open to be taken: the number of the work in the upper half, its parts that nobody has taken in the lower.
+    open: AtomicU64,
+    /// The work that parts are being taken of; valid as long as one of its parts is not done.
+    work: UnsafeCell<Option<*const Work<'static>>>,
+    /// Parts that are not done.
+    undone: AtomicUsize,
+    giver: UnsafeCell<Option<Thread>>,
+    giver_sleeps: AtomicBool,
+    sleepers: Vec<AtomicBool>,
+    panicked: AtomicBool,
+    stop: AtomicBool,
+    spin: Duration,
+}
+
+impl std::fmt::Debug for Shared {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Shared")
+            .field("threads", &self.sleepers.len())
+            .field("spin", &self.spin)
+            .finish_non_exhaustive()
+    }
+}
+
+// SAFETY: `work` and `giver` are written by the giver alone, while no part is open or undone; a thread reads them only
+// after it took a part, and before it counts that part as done.
+unsafe impl Sync for Shared {}
+// SAFETY: the pointer in `work` is to something that is `Sync`.
+unsafe impl Send for Shared {}
+
+impl Pool {
+    /// `threads` in all, with the one that gives the work; each looks for work for `spin` before it sleeps.
+    ///
+    /// # Errors
+    /// The system gives no more threads.
+    pub fn new(threads: usize, spin: Duration) -> std::io::Result<Self> {
+        let others = threads.saturating_sub(1);
+        let shared = Arc::new(Shared {
+            open: AtomicU64::new(0),
+            work: UnsafeCell::new(None),
+            undone: AtomicUsize::new(0),
+            giver: UnsafeCell::new(None),
+            giver_sleeps: AtomicBool::new(false),
+            sleepers: (0..others).map(|_| AtomicBool::new(false)).collect(),
+            panicked: AtomicBool::new(false),
+            stop: AtomicBool::new(false),
+            spin,
+        });
+        let mut pool = Self { shared, workers: Vec::new() };
+        for i in 0..others {
+            let shared = Arc::clone(&pool.shared);
+            let worker = std::thread::Builder::new().name(format!("kernels-{i}")).spawn(move || shared.serve(i))?;
+            pool.workers.push(worker);
+        }
+        Ok(pool)
+    }
+
+    /// Threads in all.
+    pub fn threads(&self) -> usize {
+        self.workers.len() + 1
+    }
+
+    /// Calls `work` once for each part from 0 to `parts`, on all threads, and returns when all are done.
+    ///
+    /// # Panics
+    /// If the work panics.
+    pub fn run(&mut self, parts: usize, work: &Work<'_>) {
+        if self.workers.is_empty() || parts <= 1 {
+            (0..parts).for_each(work);
+            return;
+        }
+        let shared = &*self.shared;
+        // SAFETY: all parts of the last work are done, so that nobody reads `work` or `giver`; the lifetime is that of this
+        // call, which returns only when no thread has the pointer any more.
+        unsafe {
+            *shared.work.get() = Some(std::mem::transmute::<*const Work<'_>, *const Work<'static>>(work));
+            *shared.giver.get() = Some(std::thread::current());
+        }
+        shared.undone.store(parts, Ordering::Relaxed);
+        let number = (shared.open.load(Ordering::Relaxed) >> 32).wrapping_add(1);
+        shared.open.store((number << 32) | parts as u64, Ordering::SeqCst);
+        for (sleeper, worker) in shared.sleepers.iter().zip(&self.workers) {
+            if sleeper.swap(false, Ordering::SeqCst) {
+                worker.thread().unpark();
+            }
+        }
+        while shared.take_part() {}
+        shared.wait_for_others();
+        assert!(!shared.panicked.swap(false, Ordering::Relaxed), "a part of the work panicked");
+    }
+}
+
+impl Drop for Pool {
+    fn drop(&mut self) {
+        self.shared.stop.store(true, Ordering::SeqCst);
+        for worker in self.workers.drain(..) {
+            worker.thread().unpark();
+            // It panics nowhere: what the work panics with is caught.
+            let _ = worker.join();
+        }
+    }
+}
+
+impl Shared {
+    /// Takes a part and does it; whether there was one.
+    fn take_part(&self) -> bool {
+        let taken = self.open.fetch_update(Ordering::AcqRel, Ordering::Acquire, |open| {
+            (open & u64::from(u32::MAX) > 0).then(|| open - 1)
+        });
+        let Ok(open) = taken else { return false };
+        let part = (open & u64::from(u32::MAX)) as usize - 1;
+        // SAFETY: a part of this work is taken and not done: the giver waits, and the work is alive.
+        let done = unsafe {
+            let work = (*self.work.get()).map(|work| &*work);
+            std::panic::catch_unwind(AssertUnwindSafe(|| work.into_iter().for_each(|work| work(part))))
+        };
+        if done.is_err() {
+            self.panicked.store(true, Ordering::Relaxed);
+        }
+        // SAFETY: as above. Once the part counts as done, the giver may go on and write here.
+        let giver = unsafe { (*self.giver.get()).clone() };
+        if self.undone.fetch_sub(1, Ordering::SeqCst) == 1
+            && self.giver_sleeps.swap(false, Ordering::SeqCst)
+            && let Some(giver) = giver
+        {
+            giver.unpark();
+        }
+        true
+    }
+
+    fn wait_for_others(&self) {
+        let all_done = || self.undone.load(Ordering::Acquire) == 0;
+        while !self.look(&all_done) {
+            self.giver_sleeps.store(true, Ordering::SeqCst);
+            if self.undone.load(Ordering::SeqCst) > 0 {
+                std::thread::park();
+            }
+            self.giver_sleeps.store(false, Ordering::SeqCst);
+        }
+    }
+
+    fn serve(&self, worker: usize) {
+        let open = || self.open.load(Ordering::Acquire) & u64::from(u32::MAX) > 0;
+        while !self.stop.load(Ordering::SeqCst) {
+            if self.look(&open) {
+                while self.take_part() {}
+                continue;
+            }
+            let sleeps = &self.sleepers[worker];
+            sleeps.store(true, Ordering::SeqCst);
+            if self.open.load(Ordering::SeqCst) & u64::from(u32::MAX) == 0 && !self.stop.load(Ordering::SeqCst) {
+                std::thread::park();
+            }
+            sleeps.store(false, Ordering::SeqCst);
+        }
+    }
+
+    /// Looks for a while; whether it was seen.
+    fn look(&self, seen: &dyn Fn() -> bool) -> bool {
+        let mut until = None;
+        loop {
+            for _ in 0..LOOKS {
+                if seen() {
+                    return true;
+                }
+                std::hint::spin_loop();
+            }
+            let now = Instant::now();
+            if now >= *until.get_or_insert(now + self.spin) {
+                return seen();
+            }
+        }
+    }
+}
