@@ -23,12 +23,12 @@ export PYTHONDONTWRITEBYTECODE=1 PIP_DISABLE_PIP_VERSION_CHECK=1
 
 usage() { sed -n 's/^#   \(tests.*\)/usage: \1/p' "${BASH_SOURCE[0]}" >&2; exit 2; }
 
-# The AVX flags that the processor has, by llama.cpp's names. Not -DGGML_NATIVE=ON: with gcc 12 it makes programs that crash
+# What llama.cpp is built with: no image models, and the AVX flags that the processor has, by its own names. Not -DGGML_NATIVE=ON: with gcc 12 it makes programs that crash
 # on processors with AMX.
 llama_flags() {
-    local flag name flags=-DGGML_NATIVE=OFF
+    local flag name flags='-DLLAVA_BUILD=OFF -DGGML_NATIVE=OFF'
     if [ "$(uname -m)" != x86_64 ]; then
-        echo -DGGML_NATIVE=ON
+        echo '-DLLAVA_BUILD=OFF -DGGML_NATIVE=ON'
         return
     fi
     for name in avx:AVX avx2:AVX2 fma:FMA f16c:F16C bmi2:BMI2 avx_vnni:AVX_VNNI avx512bw:AVX512 avx512_vnni:AVX512_VNNI \

@@ -20,15 +20,15 @@ SHAPE = dict(num_hidden_layers=26, vocab_size=256_000, hidden_size=2560, interme
 SMALL = SHAPE | dict(num_hidden_layers=3, vocab_size=512, hidden_size=64, intermediate_size=128, num_attention_heads=4)
 
 
-def random_model(shape, dtype):
-    """A model of the shape; what the library's own initialization would take minutes for is uniform in ±0.03."""
+def random_model(shape, dtype, bound):
+    """A model of the shape, every parameter uniform in ±bound, in seconds where the library's own takes minutes."""
     with torch.device("meta"):
         model = RecurrentGemmaForCausalLM(RecurrentGemmaConfig(**shape))
     model = model.to(dtype).to_empty(device="cpu")
     model.tie_weights()
     generator = torch.Generator().manual_seed(2)
     for parameter in model.parameters():
-        parameter.data.uniform_(-0.03, 0.03, generator=generator)
+        parameter.data.uniform_(-bound, bound, generator=generator)
     for module in model.modules():                      # buffers that are no parameters
         if hasattr(module, "inv_freq"):
             frequencies, _ = module.compute_default_rope_parameters(model.config)
@@ -61,8 +61,11 @@ class Session:
 
 
 def check_loop():
-    """Fails when stepping a small model gives other logits than one pass over all of its tokens."""
-    model = random_model(SMALL, torch.float32)
+    """Fails when stepping a small model gives other logits than one pass over all of its tokens.
+
+    Its weights are large, so that a recurrent state, a cache or a position that is lost shows in the logits.
+    """
+    model = random_model(SMALL, torch.float32, 0.3)
     tokens = [token % SMALL["vocab_size"] for token in prompt(48)]
     with torch.inference_mode():
         whole = model(input_ids=torch.tensor([tokens]), use_cache=False).logits[0]
@@ -96,7 +99,7 @@ def main():
     options = arguments.parse_args()
     torch.set_num_threads(options.threads)
     check_loop()
-    model = random_model(SHAPE, torch.bfloat16)
+    model = random_model(SHAPE, torch.bfloat16, 0.03)
     rows = [row("decode", POSITION, 1, decode(model)), row("prefill", 0, PREFILL, prefill(model))]
     weights = sum(parameter.nbytes for parameter in model.parameters())
     report(options.out, peer="Hugging Face transformers", model="RecurrentGemma-2B", format="bf16",

@@ -25,7 +25,7 @@ VOCABULARY = 256_000
 
 @llama_cpp.llama_log_callback
 def print_errors(level, text, _):
-    if level == 3:      # GGML_LOG_LEVEL_ERROR
+    if level == 4:      # GGML_LOG_LEVEL_ERROR of ggml.h
         print(text.decode(errors="replace"), end="", file=sys.stderr)
 
 
