@@ -15,7 +15,7 @@ use recurve_bundle::{Bundle, StateKind};
 use recurve_proto::v1;
 use recurve_proto::v1::generate_response::Event;
 use recurve_proto::v1::inference_client::InferenceClient;
-use recurve_runtime::{Batch, Model, ModelLayout, Options, StateLayout};
+use recurve_runtime::{Batch, KernelChoice, Model, ModelLayout, Options, StateLayout};
 use recurve_tests::graph;
 use tonic::transport::Channel;
 
@@ -70,7 +70,7 @@ fn load(bundle: &Path) -> Result<Model, Failure> {
             .collect(),
     };
     // The daemon's defaults.
-    let options = Options { threads: 0, spinning: false, rows: 4 };
+    let options = Options { threads: 0, spinning: false, rows: 4, kernels: KernelChoice::Recurve };
     Ok(Model::load(graph::library(), &bundle.graph_path(), layout, &options)?)
 }
 

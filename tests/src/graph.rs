@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::OnceLock;
 
 use recurve_model::{ExportOptions, GraphPlan, ModelConfig, StateKind, WeightFormat, Weights};
-use recurve_runtime::{Batch, Library, Model, ModelLayout, Options, Search, StateLayout};
+use recurve_runtime::{Batch, KernelChoice, Library, Model, ModelLayout, Options, Search, StateLayout};
 use tempfile::TempDir;
 
 /// The process's ONNX Runtime: from `ORT_DYLIB_PATH`, or the repository's copy.
@@ -55,7 +55,7 @@ pub fn export(
             })
             .collect(),
     };
-    let options = Options { threads: 2, spinning: false, rows };
+    let options = Options { threads: 2, spinning: false, rows, kernels: KernelChoice::OnnxRuntime };
     let model = Model::load(library(), &path, layout, &options).expect("a graph that loads");
     Graph { model, vocab: config.vocab_size, _dir: dir }
 }

@@ -1,13 +1,13 @@
 //! The whole network as an ONNX graph, and the shards that hold its weights.
 
 use prost::Message;
+use recurve_onnx::{DataType, FunctionProto, GraphProto, ModelProto, OperatorSetIdProto, StringStringEntryProto};
 
 use crate::block::{
     Emit, attention::attention, embed::embed, head::head, mlp::mlp, norm::rms, position::position, recurrent::recurrent,
 };
+use crate::builder::{Builder, Dim, MICROSOFT, ONNX, RECURVE};
 use crate::config::{BlockType, ModelConfig};
-use crate::onnx::builder::{Builder, Dim, MICROSOFT, ONNX};
-use crate::onnx::proto::{DataType, GraphProto, ModelProto, OperatorSetIdProto, StringStringEntryProto};
 use crate::quantize::WeightFormat;
 use crate::shapes::{self, StateSpec, layer_tensor};
 use crate::shard::{Initializer, Shard, Shards};
@@ -39,6 +39,7 @@ impl ExportOptions {
 #[derive(Debug)]
 pub struct GraphPlan {
     graph: GraphProto,
+    functions: Vec<FunctionProto>,
     initializers: Vec<Initializer>,
     shards: Vec<Shard>,
     states: Vec<StateSpec>,
@@ -50,7 +51,7 @@ impl GraphPlan {
     /// row has consumed), `num_logits` i64 `[1]` (trailing positions that need logits), and every carried tensor; outputs:
     /// `logits` f32 `[rows, num_logits, vocab]` and every carried tensor again as `<name>.out`.
     pub fn new(config: &ModelConfig, options: &ExportOptions) -> Self {
-        let mut e = Emit { config, options, g: Builder::default(), shards: Shards::default() };
+        let mut e = Emit { config, options, g: Builder::default(), shards: Shards::default(), functions: Vec::new() };
         let ids = e.g.input("input_ids", DataType::Int64, &[Dim::Named("rows"), Dim::Named("tokens")]);
         let start = e.g.input("start", DataType::Int64, &[Dim::Named("rows")]);
         let num_logits = e.g.input("num_logits", DataType::Int64, &[Dim::Of(1)]);
@@ -89,6 +90,7 @@ impl GraphPlan {
         let (shards, initializers) = e.shards.finish();
         Self {
             graph: e.g.finish("recurrent_gemma", Vec::new()),
+            functions: e.functions,
             initializers,
             shards,
             states: shapes::states(config, options.max_chunk),
@@ -115,9 +117,13 @@ impl GraphPlan {
         let mut graph = self.graph.clone();
         graph.initializer.extend(self.initializers.iter().map(|tensor| tensor.proto(files)));
         let opset = |domain: &str, version| OperatorSetIdProto { domain: domain.to_owned(), version };
+        let mut functions = self.functions.clone();
+        for function in &mut functions {
+            function.opset_import = vec![opset(ONNX, OPSET), opset(MICROSOFT, 1)];
+        }
         let model = ModelProto {
             ir_version: IR_VERSION,
-            opset_import: vec![opset(ONNX, OPSET), opset(MICROSOFT, 1)],
+            opset_import: vec![opset(ONNX, OPSET), opset(MICROSOFT, 1), opset(RECURVE, 1)],
             producer_name: "recurve".to_owned(),
             producer_version: env!("CARGO_PKG_VERSION").to_owned(),
             graph: Some(graph),
@@ -125,6 +131,7 @@ impl GraphPlan {
                 key: "recurve.max_chunk".to_owned(),
                 value: self.max_chunk.to_string(),
             }],
+            functions,
         };
         model.encode_to_vec()
     }

@@ -2,10 +2,11 @@
 //! ever holding the model in memory; and the slow, exact forward pass that all of it is compared with.
 
 mod block;
+mod builder;
 mod checkpoint;
 mod config;
 mod graph;
-mod onnx;
+
 pub mod quantize;
 mod random;
 pub mod reference;

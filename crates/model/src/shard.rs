@@ -5,11 +5,11 @@ use std::io::Write;
 use rayon::prelude::*;
 use serde::Serialize;
 
-use crate::onnx::builder::Val;
-use crate::onnx::proto::{DataType, EXTERNAL, StringStringEntryProto, TensorProto};
+use crate::builder::Val;
 use crate::quantize::Blocks;
 use crate::quantize::distortion::Distortion;
 use crate::weights::{Weights, WeightsError};
+use recurve_onnx::{DataType, EXTERNAL, StringStringEntryProto, TensorProto};
 
 /// Large tensors begin at multiples of this, so that they can be mapped by kernels with pages of 4, 16 or 64 KiB.
 const LARGE_ALIGNMENT: u64 = 64 << 10;

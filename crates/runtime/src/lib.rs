@@ -3,11 +3,13 @@
 
 mod buffer;
 mod library;
+mod lower;
 mod model;
+mod operator;
 mod rows;
 mod terminate;
 
 pub use library::{Library, LibraryError, Search};
-pub use model::{LoadError, Model, ModelLayout, Options, StateLayout};
+pub use model::{KernelChoice, LoadError, Model, ModelLayout, Options, StateLayout};
 pub use rows::{Batch, Step, StepError};
 pub use terminate::Terminator;

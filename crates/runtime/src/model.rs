@@ -1,13 +1,21 @@
 //! A graph, loaded and checked against what its bundle says of it.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use ort::session::Session;
 use ort::session::builder::GraphOptimizationLevel;
 
+use recurve_kernels::{Kernels, Pool};
+
 use crate::library::Library;
+use crate::lower::lower;
+use crate::operator::{self, Shared};
 use crate::rows::Rows;
 use crate::terminate::Terminator;
+
+/// How long a thread of ours looks for work before it sleeps: longer than anything between two products takes.
+const SPIN: Duration = Duration::from_micros(50);
 
 /// What a bundle says of its graph.
 #[derive(Debug, Clone)]
@@ -46,13 +54,24 @@ impl StateLayout {
 /// How a graph is run.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Options {
-    /// Threads of one run.
+    /// Threads of one run; 0: one for each core.
     pub threads: usize,
     /// Whether threads that wait for work keep their core busy: a little faster on an idle machine, much slower beside
     /// other work.
     pub spinning: bool,
     /// Rows of carried state: conversations that are in memory at once.
     pub rows: usize,
+    /// Whose kernels compute.
+    pub kernels: KernelChoice,
+}
+
+/// Whose kernels compute the products and what lies between them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum KernelChoice {
+    /// Ours, in a graph that is changed for them when it is loaded.
+    Recurve,
+    /// ONNX Runtime's, on the graph as it is.
+    OnnxRuntime,
 }
 
 /// Why a graph could not be loaded.
@@ -129,20 +148,40 @@ impl Model {
 }
 
 fn open(library: &Library, graph: &Path, options: &Options) -> Result<Session, String> {
+    let ours = options.kernels == KernelChoice::Recurve;
+    // Beside our own threads, nothing that is left to ONNX Runtime is worth another one.
+    let threads = if ours { 1 } else { options.threads };
     // A builder's error carries the builder: only its words are kept.
-    Session::builder(&library.environment)
+    let mut builder = Session::builder(&library.environment)
         .map_err(|error| error.to_string())?
         .with_optimization_level(GraphOptimizationLevel::All)
         .map_err(|error| error.to_string())?
-        .with_intra_threads(options.threads)
+        .with_intra_threads(threads)
         .map_err(|error| error.to_string())?
         .with_inter_threads(1)
         .map_err(|error| error.to_string())?
         .with_intra_op_spinning(options.spinning)
         .map_err(|error| error.to_string())?
         .with_inter_op_spinning(options.spinning)
+        .map_err(|error| error.to_string())?;
+    if !ours {
+        return builder.commit_from_file(graph).map_err(|error| error.to_string());
+    }
+    let folder = graph.parent().and_then(Path::to_str).ok_or("the path is not UTF-8")?;
+    let bytes = std::fs::read(graph).map_err(|error| error.to_string())?;
+    let threads = match options.threads {
+        0 => std::thread::available_parallelism().map_or(1, usize::from),
+        threads => threads,
+    };
+    let pool = Pool::new(threads, SPIN).map_err(|error| error.to_string())?;
+    let shared = Shared::new(Kernels::best(), pool);
+    let operators = operator::domain(&shared).map_err(|error| error.to_string())?;
+    builder
+        .with_operators(operators)
         .map_err(|error| error.to_string())?
-        .commit_from_file(graph)
+        .with_config_entry("session.model_external_initializers_file_folder_path", folder)
+        .map_err(|error| error.to_string())?
+        .commit_from_memory(&lower(&bytes, operator::LOWERED)?)
         .map_err(|error| error.to_string())
 }
 

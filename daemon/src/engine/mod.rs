@@ -67,7 +67,7 @@ impl Engine {
             ..Search::default()
         };
         let library = Library::load(&search.find()?)?;
-        let options = Options { threads: settings.threads, spinning: settings.spinning, rows: settings.slots };
+        let options = Options { threads: settings.threads, spinning: settings.spinning, rows: settings.slots, kernels: recurve_runtime::KernelChoice::Recurve };
         let begun = Instant::now();
         let model = Model::load(&library, &bundle.graph_path(), layout(bundle.info()), &options)?;
         info!(

@@ -1,91 +1,133 @@
 //! The attention temporal block: grouped queries over a ring of the last keys and values.
 
-use super::Emit;
 use super::linear::linear;
 use super::position::Position;
-use crate::onnx::builder::{ONNX, Val, int, string};
+use super::{Emit, formal};
+use crate::builder::{Builder, ONNX, Val, int, string};
+use crate::config::ModelConfig;
 use crate::shapes::{StateKind, layer_tensor};
 
-/// Local attention. The new keys and values are written into the rings first, then all of the ring is attended under a
-/// mask: nothing is concatenated and nothing grows, and with one buffer bound as input and output the rings are updated
-/// in place.
+/// `o(local_attention(q, k, v))`; the three are one product.
 pub(crate) fn attention(e: &mut Emit<'_>, layer: usize, x: &Val, position: &Position) -> Val {
     let (hidden, heads, kv_heads, dim) = (e.config.hidden_size, e.config.heads, e.config.kv_heads, e.config.head_dim);
     let part = |side: &str| layer_tensor(layer, &format!("temporal_block.{side}"));
     let (queries, keys) = (heads * dim, kv_heads * dim);
     let parts = [(part("q_proj"), queries), (part("k_proj"), keys), (part("v_proj"), keys)];
     let qkv = linear(e, "qkv", x, &parts, hidden, e.config.attention_bias);
-    let [q, k, v] = e.g.split(&qkv, [queries, keys, keys]);
-    let [q, k, v] = [(q, heads), (k, kv_heads), (v, kv_heads)].map(|(side, heads)| {
-        let by_head = e.g.reshape(&side, &[0, 0, heads as i64, dim as i64]);
-        e.g.transpose(&by_head, &[0, 2, 1, 3])
-    });
-    let (q, k) = (rotate(e, q, position), rotate(e, k, position));
-    let keys = write_ring(e, StateKind::Keys, layer, &k, position);
-    let values = write_ring(e, StateKind::Values, layer, &v, position);
-
-    // Queries of the heads that share a key head come one below the other: [rows, kv_heads, group * tokens, dim].
-    let group = (heads / kv_heads) as i64;
-    let (kv, dim_i, ring) = (kv_heads as i64, dim as i64, e.options.ring(e.config) as i64);
-    let q = grouped(e, &q, position, &[kv, group], dim_i);
-    let q = stacked(e, &q, position, kv, dim_i);
-    let scale = e.g.f32(1.0 / (dim as f32).sqrt());
-    let q = e.g.op("Mul", &[&q, &scale], vec![]);
-    let turned = e.g.transpose(&keys, &[0, 1, 3, 2]);
-    let scores = e.g.op("MatMul", &[&q, &turned], vec![]);
-    let scores = grouped(e, &scores, position, &[kv, group], ring);
-    let scores = e.g.op("Add", &[&scores, &position.mask], vec![]);
-    let shares = e.g.op("Softmax", &[&scores], vec![int("axis", -1)]);
-    let shares = stacked(e, &shares, position, kv, ring);
-    let mixed = e.g.op("MatMul", &[&shares, &values], vec![]);
-    let mixed = grouped(e, &mixed, position, &[heads as i64], dim_i);
-    let mixed = e.g.transpose(&mixed, &[0, 2, 1, 3]);
-    let mixed = e.g.reshape(&mixed, &[0, 0, queries as i64]);
+    let mixed = local(e, layer, &qkv, position);
     linear(e, "o", &mixed, &[(part("o_proj"), hidden)], queries, true)
 }
 
+/// What lies between the two products: `LocalAttention`. Takes `qkv [rows, tokens, (heads + 2 · kv_heads) · dim]`, gives
+/// `[rows, tokens, heads · dim]`. The new keys and values are written into the rings first, then all of the ring is
+/// attended under a mask: nothing is concatenated and nothing grows, and with one buffer bound as input and output the
+/// rings are updated in place.
+fn local(e: &mut Emit<'_>, layer: usize, qkv: &Val, position: &Position) -> Val {
+    let (keys_before, keys_after) = e.state(StateKind::Keys, layer);
+    let (values_before, values_after) = e.state(StateKind::Values, layer);
+    let mut inputs = vec![
+        ("qkv", qkv),
+        ("keys_before", &keys_before),
+        ("values_before", &values_before),
+        ("start", &position.start),
+        ("slot", &position.slot),
+        ("mask", &position.mask),
+        ("rows", &position.rows),
+        ("tokens", &position.tokens),
+    ];
+    if let Some([cos, sin]) = &position.rotary {
+        inputs.extend([("cos", cos), ("sin", sin)]);
+    }
+    let mixed = Val(e.g.fresh("mixed"));
+    let outputs = [("mixed", &mixed), ("keys_after", &keys_after), ("values_after", &values_after)];
+    let attributes = vec![int("heads", e.config.heads as i64), int("window", e.config.window as i64)];
+    e.call("LocalAttention", &inputs, &outputs, attributes, |g, config, options| {
+        let [q, k, v] = by_head(g, config);
+        let keys = write_ring(g, "keys", &k);
+        let values = write_ring(g, "values", &v);
+        attend(g, config, options.ring(config) as i64, &q, [&keys, &values]);
+    });
+    mixed
+}
+
+/// Queries, keys and values `[rows, heads, tokens, dim]`, the first two rotated.
+fn by_head(g: &mut Builder, config: &ModelConfig) -> [Val; 3] {
+    let (heads, kv_heads, dim) = (config.heads, config.kv_heads, config.head_dim);
+    let sides = g.split(&formal("qkv"), [heads * dim, kv_heads * dim, kv_heads * dim]);
+    let [q, k, v] = [(&sides[0], heads), (&sides[1], kv_heads), (&sides[2], kv_heads)].map(|(side, heads)| {
+        let by_head = g.reshape(side, &[0, 0, heads as i64, dim as i64]);
+        g.transpose(&by_head, &[0, 2, 1, 3])
+    });
+    [rotate(g, config, q), rotate(g, config, k), v]
+}
+
+/// Softmax over the slots that a token sees. Queries of the heads that share a key head come one below the other:
+/// `[rows, kv_heads, group · tokens, dim]`.
+fn attend(g: &mut Builder, config: &ModelConfig, ring: i64, q: &Val, [keys, values]: [&Val; 2]) {
+    let (heads, kv, dim) = (config.heads as i64, config.kv_heads as i64, config.head_dim as i64);
+    let group = heads / kv;
+    let q = grouped(g, q, &[kv, group], dim);
+    let q = stacked(g, &q, kv, dim);
+    let scale = g.f32(1.0 / (config.head_dim as f32).sqrt());
+    let q = g.op("Mul", &[&q, &scale], vec![]);
+    let turned = g.transpose(keys, &[0, 1, 3, 2]);
+    let scores = g.op("MatMul", &[&q, &turned], vec![]);
+    let scores = grouped(g, &scores, &[kv, group], ring);
+    let scores = g.op("Add", &[&scores, &formal("mask")], vec![]);
+    let shares = g.op("Softmax", &[&scores], vec![int("axis", -1)]);
+    let shares = stacked(g, &shares, kv, ring);
+    let mixed = g.op("MatMul", &[&shares, values], vec![]);
+    let mixed = grouped(g, &mixed, &[heads], dim);
+    let mixed = g.transpose(&mixed, &[0, 2, 1, 3]);
+    let dims = g.i64s(&[0, 0, heads * dim]);
+    g.node(ONNX, "Reshape", &[&mixed, &dims], &[formal("mixed")], vec![]);
+}
+
 /// Rotates the first dimensions of each head `[rows, heads, tokens, dim]`, the first half against the second.
-fn rotate(e: &mut Emit<'_>, x: Val, position: &Position) -> Val {
-    let Some([cos, sin]) = &position.rotary else { return x };
-    let half = e.config.rotary_dim / 2;
-    let rest = e.config.head_dim - e.config.rotary_dim;
+fn rotate(g: &mut Builder, config: &ModelConfig, x: Val) -> Val {
+    if config.rotary_dim == 0 {
+        return x;
+    }
+    let [cos, sin] = [&formal("cos"), &formal("sin")];
+    let half = config.rotary_dim / 2;
+    let rest = config.head_dim - config.rotary_dim;
     let (low, high, rest) = match rest {
         0 => {
-            let [low, high] = e.g.split(&x, [half, half]);
+            let [low, high] = g.split(&x, [half, half]);
             (low, high, None)
         }
         rest => {
-            let [low, high, rest] = e.g.split(&x, [half, half, rest]);
+            let [low, high, rest] = g.split(&x, [half, half, rest]);
             (low, high, Some(rest))
         }
     };
-    let [low_cos, high_sin] = [(&low, cos), (&high, sin)].map(|(a, b)| e.g.op("Mul", &[a, b], vec![]));
-    let [high_cos, low_sin] = [(&high, cos), (&low, sin)].map(|(a, b)| e.g.op("Mul", &[a, b], vec![]));
-    let low = e.g.op("Sub", &[&low_cos, &high_sin], vec![]);
-    let high = e.g.op("Add", &[&high_cos, &low_sin], vec![]);
+    let [low_cos, high_sin] = [(&low, cos), (&high, sin)].map(|(a, b)| g.op("Mul", &[a, b], vec![]));
+    let [high_cos, low_sin] = [(&high, cos), (&low, sin)].map(|(a, b)| g.op("Mul", &[a, b], vec![]));
+    let low = g.op("Sub", &[&low_cos, &high_sin], vec![]);
+    let high = g.op("Add", &[&high_cos, &low_sin], vec![]);
     let mut parts = vec![&low, &high];
     parts.extend(&rest);
-    e.g.op("Concat", &parts, vec![int("axis", -1)])
+    g.op("Concat", &parts, vec![int("axis", -1)])
 }
 
 /// Writes `[rows, kv_heads, tokens, dim]` into the ring from the first token's slot on, around its end.
-fn write_ring(e: &mut Emit<'_>, kind: StateKind, layer: usize, x: &Val, position: &Position) -> Val {
-    let (before, after) = e.state(kind, layer);
+fn write_ring(g: &mut Builder, side: &str, x: &Val) -> Val {
+    let [before, after] = ["before", "after"].map(|when| formal(&format!("{side}_{when}")));
     let attributes = vec![int("axis", 2), string("mode", "circular")];
-    e.g.node(ONNX, "TensorScatter", &[&before, x, &position.slot], std::slice::from_ref(&after), attributes);
+    g.node(ONNX, "TensorScatter", &[&before, x, &formal("slot")], std::slice::from_ref(&after), attributes);
     after
 }
 
 /// Reshapes to `[rows, heads.., tokens, width]`.
-fn grouped(e: &mut Emit<'_>, x: &Val, position: &Position, heads: &[i64], width: i64) -> Val {
-    let (heads, width) = (e.g.i64s(heads), e.g.i64s(&[width]));
-    let dims = e.g.op("Concat", &[&position.rows, &heads, &position.tokens, &width], vec![int("axis", 0)]);
-    e.g.op("Reshape", &[x, &dims], vec![])
+fn grouped(g: &mut Builder, x: &Val, heads: &[i64], width: i64) -> Val {
+    let (heads, width) = (g.i64s(heads), g.i64s(&[width]));
+    let dims = g.op("Concat", &[&formal("rows"), &heads, &formal("tokens"), &width], vec![int("axis", 0)]);
+    g.op("Reshape", &[x, &dims], vec![])
 }
 
 /// Reshapes to `[rows, kv_heads, group * tokens, width]`.
-fn stacked(e: &mut Emit<'_>, x: &Val, position: &Position, kv_heads: i64, width: i64) -> Val {
-    let rest = e.g.i64s(&[kv_heads, -1, width]);
-    let dims = e.g.op("Concat", &[&position.rows, &rest], vec![int("axis", 0)]);
-    e.g.op("Reshape", &[x, &dims], vec![])
+fn stacked(g: &mut Builder, x: &Val, kv_heads: i64, width: i64) -> Val {
+    let rest = g.i64s(&[kv_heads, -1, width]);
+    let dims = g.op("Concat", &[&formal("rows"), &rest], vec![int("axis", 0)]);
+    g.op("Reshape", &[x, &dims], vec![])
 }

@@ -1,7 +1,7 @@
 //! Token ids to the residual stream. The embedding is also the head's matrix: its bytes are stored once.
 
 use super::Emit;
-use crate::onnx::builder::{Val, int};
+use crate::builder::{Val, int};
 use crate::quantize::Blocks;
 use crate::shapes::EMBEDDING;
 use crate::shard::Recipe;

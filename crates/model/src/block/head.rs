@@ -1,11 +1,11 @@
 //! The residual stream to logits, for the last `num_logits` positions only.
 
-use super::Emit;
 use super::embed::Table;
 use super::linear::{dense_product, quantized_product};
 use super::norm::rms;
 use super::position::Position;
-use crate::onnx::builder::{ONNX, Val};
+use super::{Emit, formal};
+use crate::builder::{ONNX, Val, float};
 use crate::shapes::FINAL_NORM;
 
 /// `cap * tanh(final_norm(x) embeddingᵀ / cap)`, written to `logits [rows, num_logits, vocab]`.
@@ -20,8 +20,11 @@ pub(crate) fn head(e: &mut Emit<'_>, x: &Val, table: &Table, position: &Position
             quantized_product(e, &x, [values, scales], None, vocab, hidden, *blocks)
         }
     };
-    let cap = e.g.f32(e.config.logits_soft_cap);
-    let inner = e.g.op("Div", &[&product, &cap], vec![]);
-    let bounded = e.g.op("Tanh", &[&inner], vec![]);
-    e.g.node(ONNX, "Mul", &[&bounded, &cap], &[logits], vec![]);
+    let attributes = vec![float("cap", e.config.logits_soft_cap)];
+    e.call("SoftCap", &[("x", &product)], &[("y", &logits)], attributes, |g, config, _| {
+        let cap = g.f32(config.logits_soft_cap);
+        let inner = g.op("Div", &[&formal("x"), &cap], vec![]);
+        let bounded = g.op("Tanh", &[&inner], vec![]);
+        g.node(ONNX, "Mul", &[&bounded, &cap], &[formal("y")], vec![]);
+    });
 }

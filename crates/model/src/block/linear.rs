@@ -1,7 +1,7 @@
 //! `y = x Wᵀ + b`, several layers of the checkpoint merged into one product where they share their input.
 
 use super::Emit;
-use crate::onnx::builder::{Val, int};
+use crate::builder::{Val, int};
 use crate::quantize::Blocks;
 use crate::shard::{Recipe, count_rows};
 

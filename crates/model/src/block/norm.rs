@@ -1,7 +1,7 @@
 //! RMSNorm that multiplies by `1 + weight`.
 
 use super::Emit;
-use crate::onnx::builder::{Val, float, int};
+use crate::builder::{Val, float, int};
 use crate::shard::Recipe;
 
 /// `x / rms(x) * (1 + weight)` over the last axis.

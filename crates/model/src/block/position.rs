@@ -1,14 +1,16 @@
 //! What follows from the positions of a batch's tokens, computed once and used by every layer.
 
 use super::Emit;
-use crate::onnx::builder::Val;
-use crate::onnx::proto::DataType;
+use crate::builder::Val;
+use recurve_onnx::DataType;
 
 /// Added to the score of a slot that may not be seen: its softmax weight is then exactly 0.
 const HIDDEN: f32 = -1e30;
 
 /// Values that depend on positions alone.
 pub(crate) struct Position {
+    /// i64 `[rows]`: tokens that each row has consumed.
+    pub(crate) start: Val,
     /// `[1]`: rows of the batch.
     pub(crate) rows: Val,
     /// `[1]`: tokens of each row.
@@ -43,7 +45,7 @@ pub(crate) fn position(e: &mut Emit<'_>, ids: &Val, start: &Val) -> Position {
     let mask = mask(e, &positions, start, &tokens);
     let ring = e.g.i64(e.options.ring(e.config) as i64);
     let slot = e.g.op("Mod", &[start, &ring], vec![]);
-    Position { rows, tokens, continues, rotary, mask, slot }
+    Position { start: start.clone(), rows, tokens, continues, rotary, mask, slot }
 }
 
 /// The angles are reduced in f64, so that they are exact at position 10⁷ and beyond.

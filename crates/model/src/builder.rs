@@ -2,13 +2,15 @@
 
 use std::collections::HashMap;
 
-use super::proto::{
-    AttributeProto, DataType, Dimension, DimensionProto, GraphProto, NodeProto, TensorProto, TensorShapeProto,
-    TensorTypeProto, TypeProto, ValueInfoProto, attribute_type,
+use recurve_onnx::{
+    AttributeProto, DataType, Dimension, DimensionProto, FunctionProto, GraphProto, NodeProto, TensorProto,
+    TensorShapeProto, TensorTypeProto, TypeProto, ValueInfoProto, attribute_type,
 };
 
 /// The domain of ONNX's own operators.
 pub(crate) const ONNX: &str = "";
+/// The domain of our own operators: each is defined in the graph by operators of the other two.
+pub(crate) const RECURVE: &str = "recurve";
 /// The domain of ONNX Runtime's contributed operators.
 pub(crate) const MICROSOFT: &str = "com.microsoft";
 
@@ -118,16 +120,25 @@ impl Builder {
 
     /// A node of ONNX's own domain with one output.
     pub(crate) fn op(&mut self, op_type: &str, inputs: &[&Val], attributes: Vec<AttributeProto>) -> Val {
+        self.op_in(ONNX, op_type, inputs, attributes)
+    }
+
+    /// A node of the given domain with one output.
+    pub(crate) fn op_in(
+        &mut self,
+        domain: &str,
+        op_type: &str,
+        inputs: &[&Val],
+        attributes: Vec<AttributeProto>,
+    ) -> Val {
         let output = Val(self.fresh(op_type));
-        self.node(ONNX, op_type, inputs, std::slice::from_ref(&output), attributes);
+        self.node(domain, op_type, inputs, std::slice::from_ref(&output), attributes);
         output
     }
 
     /// A node of ONNX Runtime's domain with one output.
     pub(crate) fn contrib(&mut self, op_type: &str, inputs: &[&Val], attributes: Vec<AttributeProto>) -> Val {
-        let output = Val(self.fresh(op_type));
-        self.node(MICROSOFT, op_type, inputs, std::slice::from_ref(&output), attributes);
-        output
+        self.op_in(MICROSOFT, op_type, inputs, attributes)
     }
 
     /// A node with the given outputs. An input with an empty name is one that is left out.
@@ -228,6 +239,32 @@ impl Builder {
         });
         self.known.insert(key, name.clone());
         name
+    }
+
+    /// What was built as the definition of an operator, which has its constants inside.
+    pub(crate) fn finish_function(self, domain: &str, name: &str, attributes: Vec<String>) -> FunctionProto {
+        let names = |values: Vec<ValueInfoProto>| values.into_iter().map(|value| value.name).collect();
+        let constants = self.constants.into_iter().map(|constant| NodeProto {
+            output: vec![constant.name.clone()],
+            name: constant.name.clone(),
+            op_type: "Constant".to_owned(),
+            attribute: vec![AttributeProto {
+                name: "value".to_owned(),
+                t: Some(constant),
+                r#type: attribute_type::TENSOR,
+                ..Default::default()
+            }],
+            ..Default::default()
+        });
+        FunctionProto {
+            name: name.to_owned(),
+            domain: domain.to_owned(),
+            input: names(self.inputs),
+            output: names(self.outputs),
+            attribute: attributes,
+            node: constants.chain(self.nodes).collect(),
+            ..Default::default()
+        }
     }
 
     /// The graph, with these initializers beside its constants.
