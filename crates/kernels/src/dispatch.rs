@@ -57,18 +57,62 @@ const SCALAR: Kernels = Kernels { name: "scalar", product: scalar::product, roun
 
 #[cfg(target_arch = "x86_64")]
 fn by_machine() -> Vec<Kernels> {
+    use crate::{avx2, avx512};
+
     let mut kernels = Vec::new();
-    let avx512 = is_x86_feature_detected!("avx512f")
+    if is_x86_feature_detected!("avx512f")
         && is_x86_feature_detected!("avx512bw")
         && is_x86_feature_detected!("avx512vl")
-        && is_x86_feature_detected!("avx512vnni");
-    if avx512 {
-        kernels.push(Kernels { name: "avx512-vnni", product: crate::avx512::product, round: crate::avx512::round });
+        && is_x86_feature_detected!("avx512vnni")
+    {
+        kernels.push(Kernels { name: "avx512-vnni", product: avx512::product, round: avx512::round });
+    }
+    if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
+        if is_x86_feature_detected!("avxvnni") {
+            kernels.push(Kernels { name: "avx-vnni", product: avx2::product_vnni, round: avx2::round });
+        }
+        kernels.push(Kernels { name: "avx2", product: avx2::product, round: avx2::round });
     }
     kernels
 }
 
-#[cfg(not(target_arch = "x86_64"))]
+#[cfg(target_arch = "aarch64")]
+fn by_machine() -> Vec<Kernels> {
+    use std::arch::is_aarch64_feature_detected;
+
+    use crate::neon;
+
+    let mut kernels = Vec::new();
+    if is_aarch64_feature_detected!("neon") {
+        // The compiler uses NEON for the portable rounding as it is.
+        let round = activations::round_row;
+        if is_aarch64_feature_detected!("dotprod") {
+            kernels.push(Kernels { name: "neon-dotprod", product: neon::product_dot, round });
+        }
+        kernels.push(Kernels { name: "neon", product: neon::product, round });
+    }
+    kernels
+}
+
+#[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
 fn by_machine() -> Vec<Kernels> {
     Vec::new()
+}
+
+#[cfg(test)]
+impl Kernels {
+    /// All that this CPU can run, and what stands in for AVX-VNNI where the CPU has AVX-512 only.
+    pub(crate) fn tested() -> Vec<Self> {
+        #[allow(unused_mut)]
+        let mut kernels = Self::available();
+        #[cfg(target_arch = "x86_64")]
+        if kernels[0].name == "avx512-vnni" {
+            kernels.push(Kernels {
+                name: "avx-vnni-evex",
+                product: crate::avx2::product_evex,
+                round: crate::avx2::round,
+            });
+        }
+        kernels
+    }
 }

@@ -151,8 +151,9 @@ impl<'a> Matrix<'a> {
     /// # Errors
     /// A slice is not of the size that the shape needs.
     pub fn new(shape: Shape, values: &'a [u8], scales: &'a [f32]) -> Result<Self, LayoutError> {
-        shape.check("values", values.len(), shape.rows * shape.row_bytes())?;
-        shape.check("scales", scales.len(), shape.rows * shape.row_scales())?;
+        // What no address can hold is no size of a slice.
+        shape.check("values", values.len(), shape.rows.saturating_mul(shape.row_bytes()))?;
+        shape.check("scales", scales.len(), shape.rows.saturating_mul(shape.row_scales()))?;
         Ok(Self { shape, values, scales })
     }
 
@@ -199,6 +200,7 @@ pub(crate) const fn lane(unit: usize) -> usize {
 }
 
 /// For each lane, the index of its scale among a group's scales of blocks of this size.
+#[cfg(target_arch = "x86_64")]
 pub(crate) fn scale_index(block: usize) -> &'static [i32; LANES] {
     const fn index(block: usize) -> [i32; LANES] {
         let mut index = [0; LANES];

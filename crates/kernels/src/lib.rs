@@ -8,13 +8,21 @@
 
 mod activations;
 #[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
 mod avx512;
 mod dispatch;
 mod job;
 mod layout;
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+mod narrow;
+#[cfg(target_arch = "aarch64")]
+mod neon;
 mod pool;
 mod product;
 mod scalar;
+#[cfg(test)]
+mod tests;
 
 pub use dispatch::Kernels;
 pub use layout::{Bits, LayoutError, Matrix, Shape};
