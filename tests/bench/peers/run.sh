@@ -13,8 +13,9 @@
 # quartiles. How llama.cpp's context is filled: llama/measure.py. Speeds are true on a machine that does nothing else.
 #
 # Not part of CI: it installs and builds what tests/bench/peers/*/ name, by exact version, with pip and cargo. Needs
-# Python 3.11 with venv, a C++ compiler, Rust, 24 GB of memory less than half in use, 20 GB of disk under .cache/peers
-# (torch brings its GPU libraries), and about 20 minutes for the first build. Measuring takes about 8 minutes.
+# Python 3.11 with venv, a C++ compiler, Rust, 10 GB of free memory, 15 GB of disk under .cache/peers (torch brings its GPU
+# libraries), and about 20 minutes for the first build. Measuring takes about 8 minutes. peers.json has what the last call
+# measured.
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 cache=$(cd "$here/../../.." && pwd)/.cache/peers
