@@ -2,10 +2,10 @@
 
     python -m llama.measure MODEL.gguf OUT.json --threads 2
 
-Decode is timed with an empty context and with 32,768 tokens in it. To prefill those takes ten minutes and more at 55 tok/s; instead a
-prefill of 512 tokens is saved and its cells are loaded 64 times over (state.py): as many cells at as many positions, with
-keys and values that a prefill computed, so a step reads and computes what it would. What is measured is each step from the
-token handed in to the best token of the logits. Both ways of attention are measured, flash and plain.
+Decode is timed with an empty context and with 32,768 tokens in it. To prefill those takes ten minutes and more at 55 tok/s;
+instead a prefill of 512 tokens is saved and its cells are loaded 64 times over (state.py): as many cells at as many
+positions, with keys and values that a prefill computed, so a step reads and computes what it would. What is measured is each
+step from the token handed in to the best token of the logits. Both ways of attention are measured, flash and plain.
 """
 import argparse
 import ctypes
