@@ -15,7 +15,7 @@ fn load(bundle: &Bundle) -> Model {
     });
     let layout =
         ModelLayout { vocab: info.vocab_size as usize, max_chunk: info.max_chunk as usize, states: states.collect() };
-    let options = Options { threads: 1, spinning: false, rows: 1 };
+    let options = Options { threads: 1, spinning: false, rows: 1, kernels: recurve_runtime::KernelChoice::Recurve };
     Model::load(graph::library(), &bundle.graph_path(), layout, &options).unwrap()
 }
 

@@ -55,7 +55,7 @@ pub fn export(
             })
             .collect(),
     };
-    let options = Options { threads: 2, spinning: false, rows, kernels: KernelChoice::OnnxRuntime };
+    let options = Options { threads: 2, spinning: false, rows, kernels: KernelChoice::Recurve };
     let model = Model::load(library(), &path, layout, &options).expect("a graph that loads");
     Graph { model, vocab: config.vocab_size, _dir: dir }
 }

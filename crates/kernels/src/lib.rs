@@ -12,6 +12,7 @@ mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
 mod dispatch;
+mod float;
 mod job;
 mod layout;
 #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
@@ -21,10 +22,15 @@ mod neon;
 mod pool;
 mod product;
 mod scalar;
+mod shared;
 #[cfg(test)]
 mod tests;
 
 pub use dispatch::Kernels;
+pub use float::{
+    AttentionScratch, AttentionShape, AttentionStep, RecurrentOutput, RecurrentShape, RecurrentStep, RecurrentWeights,
+    Rings, attention, gated_gelu, recurrent, soft_cap,
+};
 pub use layout::{Bits, LayoutError, Matrix, Shape};
 pub use pool::Pool;
 pub use product::{Scratch, product};

@@ -22,23 +22,24 @@ pub(crate) struct Lowered {
     pub(crate) name: &'static str,
     /// The inputs that it takes, of those that the definition has.
     pub(crate) inputs: &'static [&'static str],
+    /// What the names of any number of further inputs begin with.
+    pub(crate) more: Option<&'static str>,
 }
 
 /// The graph with every node that `operators` know given to them; products as well.
 ///
 /// # Errors
-/// The graph is not one that this version can read, or a definition has not the inputs that the operator takes.
+/// It is not a graph.
 pub(crate) fn lower(graph: &[u8], operators: &[Lowered]) -> Result<Vec<u8>, String> {
     let mut model = ModelProto::decode(graph).map_err(|error| format!("it is not a graph: {error}"))?;
     let Some(graph) = &mut model.graph else { return Err("it has no graph".to_owned()) };
     for operator in operators {
         let Some(at) = model.functions.iter().position(|function| function.name == operator.name) else { continue };
         let definition = model.functions.remove(at);
-        let kept = operator
-            .inputs
-            .iter()
-            .map(|name| definition.input.iter().position(|input| input == name))
-            .collect::<Vec<_>>();
+        let position = |name: &str| definition.input.iter().position(|input| input == name);
+        let mut kept: Vec<Option<usize>> = operator.inputs.iter().map(|name| position(name)).collect();
+        let more = |input: &&String| operator.more.is_some_and(|prefix| input.starts_with(prefix));
+        kept.extend(definition.input.iter().filter(more).map(|name| position(name)));
         for node in graph.node.iter_mut().filter(|node| node.domain == DOMAIN && node.op_type == operator.name) {
             node.input =
                 kept.iter().map(|at| at.and_then(|at| node.input.get(at)).cloned().unwrap_or_default()).collect();

@@ -2,14 +2,17 @@
 //!
 //! Each operator's meaning is written in the graph as a function of standard operators; these compute the same, faster.
 
+mod attention;
+mod elementwise;
 mod product;
+mod recurrent;
 mod tensors;
 
 use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use ort::operator::OperatorDomain;
-use recurve_kernels::{Kernels, Pool, Scratch};
+use recurve_kernels::{AttentionScratch, Kernels, Pool, Scratch};
 
 use crate::lower::Lowered;
 
@@ -17,7 +20,12 @@ use crate::lower::Lowered;
 pub(crate) const DOMAIN: &str = "recurve";
 
 /// The operators that graphs define as functions.
-pub(crate) const LOWERED: &[Lowered] = &[];
+pub(crate) const LOWERED: &[Lowered] = &[
+    Lowered { name: "RecurrentMix", inputs: &recurrent::INPUTS, more: Some("tap_") },
+    Lowered { name: "LocalAttention", inputs: &attention::INPUTS, more: None },
+    Lowered { name: "GatedGelu", inputs: &["branches"], more: None },
+    Lowered { name: "SoftCap", inputs: &["x"], more: None },
+];
 
 /// What all operators of a session share. A session runs one node at a time.
 #[derive(Debug)]
@@ -25,6 +33,7 @@ pub(crate) struct Workshop {
     pub(crate) kernels: Kernels,
     pub(crate) pool: Pool,
     pub(crate) scratch: Scratch,
+    pub(crate) attention: AttentionScratch,
 }
 
 /// The workshop, as operators hold it.
@@ -33,7 +42,12 @@ pub(crate) struct Shared(Arc<Mutex<Workshop>>);
 
 impl Shared {
     pub(crate) fn new(kernels: Kernels, pool: Pool) -> Self {
-        Self(Arc::new(Mutex::new(Workshop { kernels, pool, scratch: Scratch::default() })))
+        Self(Arc::new(Mutex::new(Workshop {
+            kernels,
+            pool,
+            scratch: Scratch::default(),
+            attention: AttentionScratch::default(),
+        })))
     }
 
     /// Runs a kernel's work. A panic becomes an error: it must not cross into ONNX Runtime.
@@ -47,5 +61,10 @@ impl Shared {
 
 /// All our operators.
 pub(crate) fn domain(shared: &Shared) -> ort::Result<OperatorDomain> {
-    OperatorDomain::new(DOMAIN)?.add(product::Product(shared.clone()))
+    OperatorDomain::new(DOMAIN)?
+        .add(product::Product(shared.clone()))?
+        .add(recurrent::RecurrentMix(shared.clone()))?
+        .add(attention::LocalAttention(shared.clone()))?
+        .add(elementwise::GatedGelu(shared.clone()))?
+        .add(elementwise::SoftCap(shared.clone()))
 }
