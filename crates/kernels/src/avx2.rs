@@ -8,7 +8,7 @@ use std::ops::Range;
 
 use crate::job::Job;
 use crate::layout::{Bits, Group, LANES};
-use crate::narrow::{self, Plane, Vectors};
+use crate::narrow::{self, Vectors};
 
 /// How far ahead weights are asked for, in bytes.
 const AHEAD: usize = 8192;
@@ -209,10 +209,10 @@ impl<D: Dot> Vectors<PARTS> for Avx<D> {
         part: usize,
         sum: __m256,
     ) -> __m256 {
-        // SAFETY: the caller's; a group's scales have `PARTS` vectors.
+        // SAFETY: the caller's; a group's scales have `PARTS` vectors and are aligned.
         unsafe {
             let dot = _mm256_cvtepi32_ps(D::dot::<BITS>(weights, group, part));
-            let scale = _mm256_mul_ps(scales, Self::load_floats(&group.scale, part));
+            let scale = _mm256_mul_ps(scales, _mm256_load_ps(group.scale.as_ptr().add(WIDTH * part)));
             _mm256_fmadd_ps(dot, scale, sum)
         }
     }
@@ -226,30 +226,6 @@ impl<D: Dot> Vectors<PARTS> for Avx<D> {
             let two = _mm_add_ps(four, _mm_movehl_ps(four, four));
             _mm_cvtss_f32(_mm_add_ss(two, _mm_movehdup_ps(two)))
         }
-    }
-
-    #[inline(always)]
-    unsafe fn load(plane: &Plane, part: usize) -> __m256i {
-        // SAFETY: a plane has `PARTS` vectors and is aligned.
-        unsafe { _mm256_load_si256(plane.0.as_ptr().add(4 * WIDTH * part).cast()) }
-    }
-
-    #[inline(always)]
-    unsafe fn store(plane: &mut Plane, part: usize, values: __m256i) {
-        // SAFETY: a plane has `PARTS` vectors and is aligned.
-        unsafe { _mm256_store_si256(plane.0.as_mut_ptr().add(4 * WIDTH * part).cast(), values) }
-    }
-
-    #[inline(always)]
-    unsafe fn load_floats(lanes: &[f32; LANES], part: usize) -> __m256 {
-        // SAFETY: the lanes are `PARTS` vectors.
-        unsafe { _mm256_loadu_ps(lanes.as_ptr().add(WIDTH * part)) }
-    }
-
-    #[inline(always)]
-    unsafe fn store_floats(lanes: &mut [f32; LANES], part: usize, values: __m256) {
-        // SAFETY: the lanes are `PARTS` vectors.
-        unsafe { _mm256_storeu_ps(lanes.as_mut_ptr().add(WIDTH * part), values) }
     }
 
     #[inline(always)]

@@ -12,7 +12,7 @@ use std::ops::Range;
 
 use crate::job::Job;
 use crate::layout::{Group, LANES};
-use crate::narrow::{self, Plane, Vectors};
+use crate::narrow::{self, Vectors};
 
 /// Vectors of a group's lanes.
 const PARTS: usize = 4;
@@ -173,10 +173,10 @@ impl<D: Dot> Vectors<PARTS> for Neon<D> {
         part: usize,
         sum: float32x4_t,
     ) -> float32x4_t {
-        // SAFETY: the caller's.
+        // SAFETY: the caller's; a group's scales have `PARTS` vectors.
         unsafe {
             let dot = vcvtq_f32_s32(D::dot::<BITS>(weights, group, part));
-            let scale = vmulq_f32(scales, Self::load_floats(&group.scale, part));
+            let scale = vmulq_f32(scales, vld1q_f32(group.scale.as_ptr().add(WIDTH * part)));
             vfmaq_f32(sum, dot, scale)
         }
     }
@@ -188,30 +188,6 @@ impl<D: Dot> Vectors<PARTS> for Neon<D> {
             let four = vaddq_f32(vaddq_f32(lanes[0], lanes[2]), vaddq_f32(lanes[1], lanes[3]));
             vpadds_f32(vadd_f32(vget_low_f32(four), vget_high_f32(four)))
         }
-    }
-
-    #[inline(always)]
-    unsafe fn load(plane: &Plane, part: usize) -> int8x16_t {
-        // SAFETY: a plane has `PARTS` vectors.
-        unsafe { vld1q_s8(plane.0.as_ptr().add(4 * WIDTH * part).cast()) }
-    }
-
-    #[inline(always)]
-    unsafe fn store(plane: &mut Plane, part: usize, values: int8x16_t) {
-        // SAFETY: a plane has `PARTS` vectors.
-        unsafe { vst1q_s8(plane.0.as_mut_ptr().add(4 * WIDTH * part).cast(), values) }
-    }
-
-    #[inline(always)]
-    unsafe fn load_floats(lanes: &[f32; LANES], part: usize) -> float32x4_t {
-        // SAFETY: the lanes are `PARTS` vectors.
-        unsafe { vld1q_f32(lanes.as_ptr().add(WIDTH * part)) }
-    }
-
-    #[inline(always)]
-    unsafe fn store_floats(lanes: &mut [f32; LANES], part: usize, values: float32x4_t) {
-        // SAFETY: the lanes are `PARTS` vectors.
-        unsafe { vst1q_f32(lanes.as_mut_ptr().add(WIDTH * part), values) }
     }
 }
 

@@ -17,6 +17,9 @@ use crate::terminate::Terminator;
 /// How long a thread of ours looks for work before it sleeps: longer than anything between two products takes.
 const SPIN: Duration = Duration::from_micros(50);
 
+/// The same where spinning is asked for: from one step to the next.
+const LONG_SPIN: Duration = Duration::from_millis(20);
+
 /// What a bundle says of its graph.
 #[derive(Debug, Clone)]
 pub struct ModelLayout {
@@ -112,6 +115,7 @@ pub struct Model {
     pub(crate) terminator: Terminator,
     pub(crate) layout: ModelLayout,
     library: Library,
+    kernels: &'static str,
 }
 
 impl Model {
@@ -121,6 +125,10 @@ impl Model {
     /// ONNX Runtime refuses the graph or its weights, or inputs and outputs are not those of the layout.
     pub fn load(library: &Library, graph: &Path, layout: ModelLayout, options: &Options) -> Result<Self, LoadError> {
         let refused = |reason: String| LoadError::Refused { path: graph.to_owned(), reason };
+        let kernels = match options.kernels {
+            KernelChoice::Recurve => Kernels::best().name(),
+            KernelChoice::OnnxRuntime => "onnxruntime",
+        };
         let session = open(library, graph, options).map_err(refused)?;
         check(&session, &layout).map_err(|reason| LoadError::Mismatch { path: graph.to_owned(), reason })?;
         let terminator = Terminator::new().map_err(|error| refused(error.to_string()))?;
@@ -128,12 +136,17 @@ impl Model {
             rows: options.rows,
             megabytes: layout.states.iter().map(StateLayout::len).sum::<usize>() * size_of::<f32>() / 1_000_000,
         })?;
-        Ok(Self { rows, session, terminator, layout, library: library.clone() })
+        Ok(Self { rows, session, terminator, layout, library: library.clone(), kernels })
     }
 
     /// The library that runs it.
     pub fn library(&self) -> &Library {
         &self.library
+    }
+
+    /// Whose kernels compute: the instruction set of ours, or `onnxruntime`.
+    pub fn kernels(&self) -> &'static str {
+        self.kernels
     }
 
     /// What the bundle says of the graph.
@@ -173,7 +186,8 @@ fn open(library: &Library, graph: &Path, options: &Options) -> Result<Session, S
         0 => std::thread::available_parallelism().map_or(1, usize::from),
         threads => threads,
     };
-    let pool = Pool::new(threads, SPIN).map_err(|error| error.to_string())?;
+    let spin = if options.spinning { LONG_SPIN } else { SPIN };
+    let pool = Pool::new(threads, spin).map_err(|error| error.to_string())?;
     let shared = Shared::new(Kernels::best(), pool);
     let operators = operator::domain(&shared).map_err(|error| error.to_string())?;
     builder

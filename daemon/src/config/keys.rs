@@ -149,6 +149,15 @@ pub(super) const KEYS: &[Key] = &[
               else, much slower on one that does.",
     },
     Key {
+        path: "engine.kernels",
+        kind: Kind::Choice(&["auto", "recurve", "onnxruntime"]),
+        default: Some("auto"),
+        flag: None,
+        doc: "Whose kernels compute: `recurve` reads the weights where they are mapped, starts at once and gives a \
+              request the same bits whoever shares the batch; `onnxruntime` copies the weights into an order of its own \
+              when it loads. `auto` takes ours, and ONNX Runtime's where ours cannot load the graph, and says so.",
+    },
+    Key {
         path: "engine.queue",
         kind: Kind::Integer { min: 1, max: 65_536 },
         default: Some("64"),

@@ -40,6 +40,8 @@ pub struct EngineSettings {
     pub prefill_budget: Option<usize>,
     /// `engine.spinning`
     pub spinning: bool,
+    /// `engine.kernels`
+    pub kernels: KernelSetting,
     /// `engine.queue`
     pub queue: usize,
 }
@@ -68,6 +70,17 @@ pub struct LogSettings {
     pub format: LogFormat,
 }
 
+/// Whose kernels compute.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum KernelSetting {
+    /// Ours, or ONNX Runtime's where ours cannot load the graph.
+    Auto,
+    /// Ours.
+    Recurve,
+    /// ONNX Runtime's.
+    OnnxRuntime,
+}
+
 /// How log lines look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LogFormat {
@@ -93,6 +106,11 @@ impl Settings {
                 slots: reader.count("engine.slots"),
                 prefill_budget: reader.integer("engine.prefill_budget").and_then(|n| usize::try_from(n).ok()),
                 spinning: reader.bool("engine.spinning"),
+                kernels: match reader.choice("engine.kernels") {
+                    "recurve" => KernelSetting::Recurve,
+                    "onnxruntime" => KernelSetting::OnnxRuntime,
+                    _ => KernelSetting::Auto,
+                },
                 queue: reader.count("engine.queue"),
             },
             limits: Limits {

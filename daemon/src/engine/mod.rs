@@ -18,12 +18,14 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use recurve_bundle::{Bundle, ModelInfo, StateKind};
-use recurve_runtime::{Library, LibraryError, LoadError, Model, ModelLayout, Options, Search, StateLayout};
+use recurve_runtime::{
+    KernelChoice, Library, LibraryError, LoadError, Model, ModelLayout, Options, Search, StateLayout,
+};
 use tokio::sync::watch;
-use tracing::info;
+use tracing::{info, warn};
 
 use crate::admission::Admission;
-use crate::config::EngineSettings;
+use crate::config::{EngineSettings, KernelSetting};
 use crate::tokenizer::Tokenizer;
 use step::Stepper;
 
@@ -67,13 +69,13 @@ impl Engine {
             ..Search::default()
         };
         let library = Library::load(&search.find()?)?;
-        let options = Options { threads: settings.threads, spinning: settings.spinning, rows: settings.slots, kernels: recurve_runtime::KernelChoice::Recurve };
         let begun = Instant::now();
-        let model = Model::load(&library, &bundle.graph_path(), layout(bundle.info()), &options)?;
+        let model = load(&library, bundle, settings)?;
         info!(
             library = %library.path().display(),
-            threads = options.threads,
-            slots = options.rows,
+            kernels = model.kernels(),
+            threads = settings.threads,
+            slots = settings.slots,
             ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX),
             "graph loaded"
         );
@@ -126,6 +128,27 @@ fn panic_message(panic: &(dyn std::any::Any + Send)) -> &str {
         (Some(message), _) => message,
         (None, Some(message)) => message,
         (None, None) => "for an unknown reason",
+    }
+}
+
+/// Loads the graph with the kernels that are configured.
+fn load(library: &Library, bundle: &Bundle, settings: &EngineSettings) -> Result<Model, LoadError> {
+    let with = |kernels| {
+        let options = Options { threads: settings.threads, spinning: settings.spinning, rows: settings.slots, kernels };
+        Model::load(library, &bundle.graph_path(), layout(bundle.info()), &options)
+    };
+    match settings.kernels {
+        KernelSetting::Recurve => with(KernelChoice::Recurve),
+        KernelSetting::OnnxRuntime => with(KernelChoice::OnnxRuntime),
+        KernelSetting::Auto => with(KernelChoice::Recurve).or_else(|error| match error {
+            // What is missing then is missing for both.
+            LoadError::Memory { .. } | LoadError::Mismatch { .. } => Err(error),
+            LoadError::Refused { .. } => {
+                let model = with(KernelChoice::OnnxRuntime)?;
+                warn!(%error, "our kernels cannot load the graph: ONNX Runtime's compute");
+                Ok(model)
+            }
+        }),
     }
 }
 

@@ -44,7 +44,7 @@ pub(crate) fn sigmoid(x: f32) -> f32 {
 #[inline(always)]
 pub(crate) fn gelu(x: f32) -> f32 {
     /// `2 √(2/π)`.
-    const SLOPE: f32 = 1.595_769_1;
+    const SLOPE: f32 = 1.595_769;
     x * sigmoid(SLOPE * (x * x).mul_add(0.044_715 * x, x))
 }
 

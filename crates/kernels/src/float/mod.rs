@@ -23,6 +23,11 @@ use recurrent::{Head, HeadOutput, HeadScratch};
 use crate::pool::Pool;
 use crate::shared::SharedSlice;
 
+/// See [`attention::rotate`].
+type Rotate = unsafe fn(&[f32], &[f32], &[f32], f32, &mut [f32]);
+/// See [`attention::block`].
+type Block = unsafe fn(Queries<'_>, [&[f32]; 2], [usize; 2], &mut [f32], &mut [Partial], &mut [f32]);
+
 /// The functions of one instruction set. A value exists only where the CPU has the instructions.
 #[derive(Clone, Copy)]
 pub(crate) struct Floats {
@@ -30,8 +35,8 @@ pub(crate) struct Floats {
     head: unsafe fn(&Head<'_>, &mut HeadOutput<'_>, &mut HeadScratch),
     gated_gelu: unsafe fn(&[f32], &mut [f32]),
     soft_cap: unsafe fn(f32, &[f32], &mut [f32]),
-    rotate: unsafe fn(&[f32], &[f32], &[f32], f32, &mut [f32]),
-    block: unsafe fn(Queries<'_>, [&[f32]; 2], [usize; 2], &mut [f32], &mut [Partial], &mut [f32]),
+    rotate: Rotate,
+    block: Block,
     join: unsafe fn(&mut Partial, &mut [f32], Partial, &[f32]),
 }
 
