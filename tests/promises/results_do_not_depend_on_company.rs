@@ -73,7 +73,7 @@ async fn in_f32() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn in_int4() {
-    check("tiny, int4", Setup::new(&world::tiny("int4")).set("engine.threads", 1), requests(12), 0.1, true).await;
+    check("tiny, int4", Setup::new(&world::tiny("int4")).set("engine.threads", 1), requests(12), 0.0, false).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -88,5 +88,5 @@ async fn in_int8_with_a_tokenizer() {
         })
         .collect();
     mixed.push(GenerateRequest { prompt: Some(Prompt::Text("a".repeat(700))), ..mixed[0].clone() });
-    check("demo, int8", Setup::new(&world::demo()), mixed, 0.1, false).await;
+    check("demo, int8", Setup::new(&world::demo()), mixed, 0.0, false).await;
 }
