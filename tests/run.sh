@@ -4,8 +4,9 @@
 #
 #   tests/run.sh
 #
-# Needs Rust, a C compiler and Python's pip. What else it needs (skopeo, cargo-deny, Python's venv) it installs as root or
-# with CI=true; otherwise it leaves that check out and names the command that installs it.
+# Needs Rust, a C compiler and Python's pip. What else it needs (skopeo, cargo-deny, Python's venv, a compiler and an
+# emulator for arm64) it installs as root or with CI=true; otherwise it leaves that check out and names the command that
+# installs it.
 #
 # All of it uses the release profile and, for what is built, one set of features: dependencies are compiled once, what is
 # tested is what runs, and only the checks that compile nothing to the end (clippy, cargo check) look at them again.
@@ -75,6 +76,30 @@ build() { cargo build --release --locked --workspace --all-targets; }
 # The exit status of cargo test is kept by pipefail.
 cargo_tests() { cargo test --release --locked --workspace --no-fail-fast 2>&1 | tee "$work/tests"; }
 
+arm64=aarch64-unknown-linux-gnu
+
+# Whether programs for arm64 can be built and emulated.
+have_arm64() {
+    have aarch64-linux-gnu-gcc apt_install gcc-aarch64-linux-gnu libc6-dev-arm64-cross || return
+    have qemu-aarch64 apt_install qemu-user || return
+    [ -d "$(rustc --print sysroot)/lib/rustlib/$arm64/lib" ] && return
+    [ "$may_install" = true ] && rustup target add "$arm64"
+}
+
+# The kernels' tests on an emulated core with the dot product of bytes and on one without, each of which must find its own.
+arm64_kernels() {
+    local core
+    local -x CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER=aarch64-linux-gnu-gcc
+    local -x CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUNNER
+    local test=(cargo test --release --locked -p recurve-kernels --lib --target "$arm64")
+    for core in neoverse-n1:neon-dotprod cortex-a72:neon; do
+        printf -- '--- as %s\n' "${core%:*}"
+        CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUNNER="qemu-aarch64 -L /usr/aarch64-linux-gnu -cpu ${core%:*}"
+        "${test[@]}" -- --exact tests::kernels_of_this_machine --nocapture | grep -o "kernels: ${core#*:},.*" || return
+        "${test[@]}" 2>&1 | tee -a "$work/tests" || return
+    done
+}
+
 python_client() {
     if [ ! -x "$venv/bin/pip" ] && ! python3 -m venv "$venv" >/dev/null 2>&1; then
         rm -rf "$venv"
@@ -126,5 +151,10 @@ else
 fi
 have skopeo apt_install skopeo || leave_out "the test of skopeo" "apt-get install skopeo"
 check "Tests" cargo_tests
+if have_arm64; then
+    check "Kernels on arm64" arm64_kernels
+else
+    leave_out "Kernels on arm64" "apt-get install gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user; rustup target add $arm64"
+fi
 check "Demo" demo
 summary
