@@ -1,17 +1,25 @@
 //! The exported graph gives the logits of Hugging Face's own implementation.
 
 use recurve_model::WeightFormat;
-use recurve_runtime::Batch;
+use recurve_runtime::{Batch, KernelChoice};
+use recurve_tests::reference::Reference;
 use recurve_tests::{graph, reference};
+
+/// Whose kernels compute: the graph has one meaning.
+const BOTH: [KernelChoice; 2] = [KernelChoice::Recurve, KernelChoice::OnnxRuntime];
+/// Every checkpoint with both.
+fn cases() -> impl Iterator<Item = (Reference, KernelChoice)> {
+    BOTH.into_iter().flat_map(|kernels| reference::all().into_iter().map(move |case| (case, kernels)))
+}
 
 /// Largest difference of a logit in fp32.
 const TOLERANCE: f32 = 1e-4;
 
 #[test]
 fn token_by_token_and_in_chunks_of_every_size() {
-    for case in reference::all() {
+    for (case, kernels) in cases() {
         let max_chunk = case.config.window + 5;
-        let mut graph = graph::export(&case.config, &case.weights, WeightFormat::F32, 32, max_chunk, 1);
+        let mut graph = graph::export(&case.config, &case.weights, WeightFormat::F32, 32, max_chunk, 1, kernels);
         let mut worst = 0.0f32;
         for chunk in 1..=max_chunk {
             graph.model.reset(0);
@@ -26,11 +34,11 @@ fn token_by_token_and_in_chunks_of_every_size() {
 
 #[test]
 fn a_batch_of_rows_at_different_positions() {
-    for case in reference::all() {
+    for (case, kernels) in cases() {
         let vocab = case.config.vocab_size;
         // The first row begins, the others are inside and beyond the first window.
         let begun = [0, 3, case.config.window + 1, 3 * case.config.window];
-        let mut graph = graph::export(&case.config, &case.weights, WeightFormat::F32, 32, 8, begun.len());
+        let mut graph = graph::export(&case.config, &case.weights, WeightFormat::F32, 32, 8, begun.len(), kernels);
         for (row, &begun) in begun.iter().enumerate() {
             graph.read(row, 0, &case.tokens[..begun], 8);
         }
@@ -49,8 +57,8 @@ fn a_batch_of_rows_at_different_positions() {
 
 #[test]
 fn greedy_continuations_are_identical() {
-    for case in reference::all() {
-        let mut graph = graph::export(&case.config, &case.weights, WeightFormat::F32, 32, 16, 1);
+    for (case, kernels) in cases() {
+        let mut graph = graph::export(&case.config, &case.weights, WeightFormat::F32, 32, 16, 1, kernels);
         let mut logits = graph.read(0, 0, &case.prompt, 16);
         let mut made = Vec::new();
         while made.len() < case.continuation.len() {

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use recurve_model::{ModelConfig, RandomWeights, Rounded, WeightFormat, reference};
+use recurve_runtime::KernelChoice;
 use recurve_tests::graph;
 
 /// Root mean square difference of the logits over their root mean square. The products round activations to 8 bits in
@@ -28,7 +29,7 @@ fn in_every_format_and_block_size() {
             for block_size in [32, 64, 128] {
                 let rounded = Rounded::new(&weights, &config, format, block_size);
                 let expected = reference::logits(&config, &rounded, &tokens, tokens.len()).unwrap();
-                let mut graph = graph::export(&config, &weights, format, block_size, 16, 2);
+                let mut graph = graph::export(&config, &weights, format, block_size, 16, 2, KernelChoice::Recurve);
                 for chunk in [1, 5, 16] {
                     graph.model.reset(1);
                     let logits = graph.read(1, 0, &tokens, chunk);

@@ -37,6 +37,7 @@ pub fn export(
     block_size: usize,
     max_chunk: usize,
     rows: usize,
+    kernels: KernelChoice,
 ) -> Graph {
     let dir = tempfile::tempdir().expect("a temporary folder");
     let options = ExportOptions { weights: format, block_size, max_chunk };
@@ -55,7 +56,7 @@ pub fn export(
             })
             .collect(),
     };
-    let options = Options { threads: 2, spinning: false, rows, kernels: KernelChoice::Recurve };
+    let options = Options { threads: 2, spinning: false, rows, kernels };
     let model = Model::load(library(), &path, layout, &options).expect("a graph that loads");
     Graph { model, vocab: config.vocab_size, _dir: dir }
 }
