@@ -3,13 +3,16 @@
 //! A product takes tens of microseconds to a few milliseconds, and the next one follows at once: threads look for work for
 //! a moment before they sleep. Work is taken in small parts by whoever is free, so that a thread which the system holds
 //! back delays one part and not half of the product.
+//!
+//! Who goes to sleep says so and then looks once more; who has news for it tells them and then looks who sleeps. A full
+//! fence lies between the two on each side, so that at least one of them sees the other.
 
 #![allow(unsafe_code)]
 
 use std::cell::UnsafeCell;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering, fence};
 use std::thread::{JoinHandle, Thread};
 use std::time::{Duration, Instant};
 
@@ -105,9 +108,10 @@ impl Pool {
         }
         shared.undone.store(parts, Ordering::Relaxed);
         let number = (shared.open.load(Ordering::Relaxed) >> 32).wrapping_add(1);
-        shared.open.store((number << 32) | parts as u64, Ordering::SeqCst);
+        shared.open.store((number << 32) | parts as u64, Ordering::Release);
+        fence(Ordering::SeqCst);
         for (sleeper, worker) in shared.sleepers.iter().zip(&self.workers) {
-            if sleeper.swap(false, Ordering::SeqCst) {
+            if sleeper.swap(false, Ordering::Relaxed) {
                 worker.thread().unpark();
             }
         }
@@ -119,7 +123,8 @@ impl Pool {
 
 impl Drop for Pool {
     fn drop(&mut self) {
-        self.shared.stop.store(true, Ordering::SeqCst);
+        // Before each `unpark`, which a thread that looked too early finds when it sleeps.
+        self.shared.stop.store(true, Ordering::Relaxed);
         for worker in self.workers.drain(..) {
             worker.thread().unpark();
             // It panics nowhere: what the work panics with is caught.
@@ -146,11 +151,14 @@ impl Shared {
         }
         // SAFETY: as above. Once the part counts as done, the giver may go on and write here.
         let giver = unsafe { (*self.giver.get()).clone() };
-        if self.undone.fetch_sub(1, Ordering::SeqCst) == 1
-            && self.giver_sleeps.swap(false, Ordering::SeqCst)
-            && let Some(giver) = giver
-        {
-            giver.unpark();
+        // Only read: by now another giver may sleep for its own work, and whoever does the last part of that must see so.
+        if self.undone.fetch_sub(1, Ordering::AcqRel) == 1 {
+            fence(Ordering::SeqCst);
+            if self.giver_sleeps.load(Ordering::Relaxed)
+                && let Some(giver) = giver
+            {
+                giver.unpark();
+            }
         }
         true
     }
@@ -158,27 +166,29 @@ impl Shared {
     fn wait_for_others(&self) {
         let all_done = || self.undone.load(Ordering::Acquire) == 0;
         while !self.look(&all_done) {
-            self.giver_sleeps.store(true, Ordering::SeqCst);
-            if self.undone.load(Ordering::SeqCst) > 0 {
+            self.giver_sleeps.store(true, Ordering::Relaxed);
+            fence(Ordering::SeqCst);
+            if !all_done() {
                 std::thread::park();
             }
-            self.giver_sleeps.store(false, Ordering::SeqCst);
+            self.giver_sleeps.store(false, Ordering::Relaxed);
         }
     }
 
     fn serve(&self, worker: usize) {
         let open = || self.open.load(Ordering::Acquire) & u64::from(u32::MAX) > 0;
-        while !self.stop.load(Ordering::SeqCst) {
+        while !self.stop.load(Ordering::Relaxed) {
             if self.look(&open) {
                 while self.take_part() {}
                 continue;
             }
             let sleeps = &self.sleepers[worker];
-            sleeps.store(true, Ordering::SeqCst);
-            if self.open.load(Ordering::SeqCst) & u64::from(u32::MAX) == 0 && !self.stop.load(Ordering::SeqCst) {
+            sleeps.store(true, Ordering::Relaxed);
+            fence(Ordering::SeqCst);
+            if !open() && !self.stop.load(Ordering::Relaxed) {
                 std::thread::park();
             }
-            sleeps.store(false, Ordering::SeqCst);
+            sleeps.store(false, Ordering::Relaxed);
         }
     }
 

@@ -89,7 +89,8 @@ fn dropped() {
     }
 }
 
-/// The pool may go from thread to thread between works.
+/// The pool may go from thread to thread between works, while a thread that did the last part of one is late in waking the
+/// giver of that one.
 #[test]
 fn given_by_different_threads() {
     for pool in pools() {
