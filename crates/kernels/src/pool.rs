@@ -1,8 +1,9 @@
 //! Threads that share the work of one product.
 //!
 //! A product takes tens of microseconds to a few milliseconds, and the next one follows at once: threads look for work for
-//! a moment before they sleep. Work is taken in small parts by whoever is free, so that a thread which the system holds
-//! back delays one part and not half of the product.
+//! a moment before they sleep. Each thread has a share of neighbouring parts and takes them one after another, so that what
+//! it reads is one stream; who is done takes what others have left, from the end of their shares, so that a thread which the
+//! system holds back delays one part and not half of the product.
 //!
 //! Who goes to sleep says so and then looks once more; who has news for it tells them and then looks who sleeps. A full
 //! fence lies between the two on each side, so that at least one of them sees the other.
@@ -29,8 +30,8 @@ pub struct Pool {
 type Work<'a> = dyn Fn(usize) + Sync + 'a;
 
 struct Shared {
-    /// What is open to be taken: the number of the work in the upper half, its parts that nobody has taken in the lower.
-    open: AtomicU64,
+    /// What each thread has to take, as [`Share`]; the giver's is the first.
+    shares: Vec<Aligned>,
     /// The work that parts are being taken of; valid as long as one of its parts is not done.
     work: UnsafeCell<Option<*const Work<'static>>>,
     /// Parts that are not done.
@@ -41,6 +42,36 @@ struct Shared {
     panicked: AtomicBool,
     stop: AtomicBool,
     spin: Duration,
+}
+
+/// A share in memory of its own: its thread takes from it while others take from theirs.
+#[repr(align(128))]
+struct Aligned(AtomicU64);
+
+/// Parts of a work that nobody has taken: in one word, so that taking is one exchange.
+#[derive(Clone, Copy)]
+struct Share {
+    /// Number of the work: a thread that was late finds another one, and its exchange fails.
+    work: u32,
+    from: u16,
+    to: u16,
+}
+
+/// Most parts at a time.
+const MOST: usize = u16::MAX as usize;
+
+impl Share {
+    fn pack(self) -> u64 {
+        u64::from(self.work) << 32 | u64::from(self.from) << 16 | u64::from(self.to)
+    }
+
+    fn unpack(word: u64) -> Self {
+        Self { work: (word >> 32) as u32, from: (word >> 16) as u16, to: word as u16 }
+    }
+
+    fn left(self) -> u16 {
+        self.to - self.from
+    }
 }
 
 impl std::fmt::Debug for Shared {
@@ -66,7 +97,7 @@ impl Pool {
     pub fn new(threads: usize, spin: Duration) -> std::io::Result<Self> {
         let others = threads.saturating_sub(1);
         let shared = Arc::new(Shared {
-            open: AtomicU64::new(0),
+            shares: (0..=others).map(|_| Aligned(AtomicU64::new(0))).collect(),
             work: UnsafeCell::new(None),
             undone: AtomicUsize::new(0),
             giver: UnsafeCell::new(None),
@@ -79,7 +110,7 @@ impl Pool {
         let mut pool = Self { shared, workers: Vec::new() };
         for i in 0..others {
             let shared = Arc::clone(&pool.shared);
-            let worker = std::thread::Builder::new().name(format!("kernels-{i}")).spawn(move || shared.serve(i))?;
+            let worker = std::thread::Builder::new().name(format!("kernels-{i}")).spawn(move || shared.serve(i + 1))?;
             pool.workers.push(worker);
         }
         Ok(pool)
@@ -99,6 +130,13 @@ impl Pool {
             (0..parts).for_each(work);
             return;
         }
+        for first in (0..parts).step_by(MOST) {
+            self.run_some((parts - first).min(MOST), &|part| work(first + part));
+        }
+    }
+
+    /// The same for at most [`MOST`] parts, with other threads.
+    fn run_some(&mut self, parts: usize, work: &Work<'_>) {
         let shared = &*self.shared;
         // SAFETY: all parts of the last work are done, so that nobody reads `work` or `giver`; the lifetime is that of this
         // call, which returns only when no thread has the pointer any more.
@@ -107,15 +145,18 @@ impl Pool {
             *shared.giver.get() = Some(std::thread::current());
         }
         shared.undone.store(parts, Ordering::Relaxed);
-        let number = (shared.open.load(Ordering::Relaxed) >> 32).wrapping_add(1);
-        shared.open.store((number << 32) | parts as u64, Ordering::Release);
+        let (threads, number) = (self.threads(), shared.share(0).work.wrapping_add(1));
+        for (i, share) in shared.shares.iter().enumerate() {
+            let [from, to] = [i, i + 1].map(|i| (parts * i / threads) as u16);
+            share.0.store(Share { work: number, from, to }.pack(), Ordering::Release);
+        }
         fence(Ordering::SeqCst);
         for (sleeper, worker) in shared.sleepers.iter().zip(&self.workers) {
             if sleeper.swap(false, Ordering::Relaxed) {
                 worker.thread().unpark();
             }
         }
-        while shared.take_part() {}
+        while shared.do_part(0) {}
         shared.wait_for_others();
         assert!(!shared.panicked.swap(false, Ordering::Relaxed), "a part of the work panicked");
     }
@@ -134,13 +175,36 @@ impl Drop for Pool {
 }
 
 impl Shared {
+    fn share(&self, thread: usize) -> Share {
+        Share::unpack(self.shares[thread].0.load(Ordering::Acquire))
+    }
+
+    /// Takes a part: the next of the thread's own share, or the last of the largest other one.
+    fn take_part(&self, thread: usize) -> Option<usize> {
+        if let Some(part) = self.take(thread, |share| (share.from, Share { from: share.from + 1, ..share })) {
+            return Some(part);
+        }
+        loop {
+            let others = 0..self.shares.len();
+            let most = others.map(|other| (self.share(other).left(), other)).max().filter(|(left, _)| *left > 0)?.1;
+            if let Some(part) = self.take(most, |share| (share.to - 1, Share { to: share.to - 1, ..share })) {
+                return Some(part);
+            }
+        }
+    }
+
+    /// Takes a part of a share, unless it is empty.
+    fn take(&self, thread: usize, how: impl Fn(Share) -> (u16, Share)) -> Option<usize> {
+        let share = |word| Some(Share::unpack(word)).filter(|share| share.left() > 0);
+        let taken = self.shares[thread]
+            .0
+            .fetch_update(Ordering::AcqRel, Ordering::Acquire, |word| share(word).map(|share| how(share).1.pack()));
+        taken.ok().map(|word| usize::from(how(Share::unpack(word)).0))
+    }
+
     /// Takes a part and does it; whether there was one.
-    fn take_part(&self) -> bool {
-        let taken = self.open.fetch_update(Ordering::AcqRel, Ordering::Acquire, |open| {
-            (open & u64::from(u32::MAX) > 0).then(|| open - 1)
-        });
-        let Ok(open) = taken else { return false };
-        let part = (open & u64::from(u32::MAX)) as usize - 1;
+    fn do_part(&self, thread: usize) -> bool {
+        let Some(part) = self.take_part(thread) else { return false };
         // SAFETY: a part of this work is taken and not done: the giver waits, and the work is alive.
         let done = unsafe {
             let work = (*self.work.get()).map(|work| &*work);
@@ -175,14 +239,14 @@ impl Shared {
         }
     }
 
-    fn serve(&self, worker: usize) {
-        let open = || self.open.load(Ordering::Acquire) & u64::from(u32::MAX) > 0;
+    fn serve(&self, thread: usize) {
+        let open = || (0..self.shares.len()).any(|thread| self.share(thread).left() > 0);
         while !self.stop.load(Ordering::Relaxed) {
             if self.look(&open) {
-                while self.take_part() {}
+                while self.do_part(thread) {}
                 continue;
             }
-            let sleeps = &self.sleepers[worker];
+            let sleeps = &self.sleepers[thread - 1];
             sleeps.store(true, Ordering::Relaxed);
             fence(Ordering::SeqCst);
             if !open() && !self.stop.load(Ordering::Relaxed) {
