@@ -88,7 +88,8 @@ impl Setup {
             |dir| format!("unix:{}", dir.path().join("recurved.sock").display()),
         );
         let mut process = clean(binary("recurved"))
-            .args(["--listen", &listen, "--bundle"])
+            // Not the settings of a daemon that is installed here.
+            .args(["--config", "/dev/null", "--listen", &listen, "--bundle"])
             .arg(&self.bundle)
             .env("RECURVE_LOG__FORMAT", "json")
             .envs(self.settings)

@@ -4,21 +4,29 @@ use std::path::Path;
 use std::sync::OnceLock;
 
 use recurve_model::{ExportOptions, GraphPlan, ModelConfig, StateKind, WeightFormat, Weights};
-use recurve_runtime::{Batch, KernelChoice, Library, Model, ModelLayout, Options, Search, StateLayout};
+use recurve_runtime::{Batch, KernelChoice, Library, LibraryError, Model, ModelLayout, Options, Search, StateLayout};
 use tempfile::TempDir;
 
 /// The process's ONNX Runtime: from `ORT_DYLIB_PATH`, or the repository's copy.
 pub fn library() -> &'static Library {
-    static LIBRARY: OnceLock<Library> = OnceLock::new();
-    LIBRARY.get_or_init(|| {
+    find_library().expect("deploy/fetch-onnxruntime.sh was run")
+}
+
+/// As [`library`], for programs that tell their user what is missing.
+///
+/// # Errors
+/// There is none, or it cannot be used.
+pub fn find_library() -> Result<&'static Library, &'static LibraryError> {
+    static LIBRARY: OnceLock<Result<Library, LibraryError>> = OnceLock::new();
+    let load = || {
         let search = Search {
             environment: std::env::var_os("ORT_DYLIB_PATH").map(Into::into),
             executable: std::env::current_exe().ok(),
             ..Search::default()
         };
-        let path = search.find().expect("deploy/fetch-onnxruntime.sh was run");
-        Library::load(&path).expect("a usable ONNX Runtime")
-    })
+        Library::load(&search.find()?)
+    };
+    LIBRARY.get_or_init(load).as_ref()
 }
 
 /// A graph that is ready to run, and the folder that it lies in.

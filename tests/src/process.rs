@@ -44,8 +44,11 @@ pub fn binary(name: &str) -> PathBuf {
 
 /// The folder of this build, `target/release` or `target/debug`.
 pub fn build_dir() -> PathBuf {
-    let test = std::env::current_exe().expect("the test's own path");
-    test.ancestors().nth(2).expect("tests lie in deps, below the binaries").to_owned()
+    let own = std::env::current_exe().expect("the program's own path");
+    let folder = own.parent().expect("a program lies in a folder");
+    // Tests lie in deps, below the binaries.
+    let tests = folder.file_name().is_some_and(|name| name == "deps").then(|| folder.parent()).flatten();
+    tests.unwrap_or(folder).to_owned()
 }
 
 /// `agent-cli` with no settings from outside.

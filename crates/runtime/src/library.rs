@@ -118,6 +118,11 @@ impl Library {
         Ok(Self { environment, path: absolute.into() })
     }
 
+    /// Its version without the patch, as in `1.28`.
+    pub fn version(&self) -> String {
+        ort::util::probe(&*self.path).map_or_else(|| "unknown".to_owned(), |minor| format!("1.{minor}"))
+    }
+
     /// The file that was loaded.
     pub fn path(&self) -> &Path {
         &self.path
