@@ -112,6 +112,9 @@ python_client() {
 
 demo() { RECURVE_BIN_DIR=$PWD/target/release deploy/demo.sh; }
 
+# Figures to look at: other machines and busy ones have others, so none is checked. On the bundle that the demo exported.
+benchmarks() { target/release/bench --short --json .cache/bench.json .cache/demo/bundle; }
+
 summary() {
     printf '\n=== time\n'
     printf '%s\n' "${times[@]}"
@@ -156,5 +159,5 @@ if have_arm64; then
 else
     leave_out "Kernels on arm64" "apt-get install gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user; rustup target add $arm64"
 fi
-check "Demo" demo
+check "Demo" demo && check "Benchmarks" benchmarks
 summary

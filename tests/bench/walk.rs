@@ -21,14 +21,17 @@ pub(crate) fn measure(bench: &mut Bench, subject: &Subject) -> Result<Vec<Table>
     let tokens = bench.effort.walk;
     progress(&format!("{}: walk of {tokens} tokens", subject.name()));
     let mut bare = Bare::load(subject, Kind::Recurve, 1, bench.threads)?;
-    let mut table =
-        Table::new(format!("one row walks {tokens} tokens, {} threads, kernels {}", bench.threads, bare.kernels()))
-            .note(
-                "Times are those of the last 1,000 steps. Memory is that of this process, whatever it measured before.",
-            );
-    // Another row's binding and buffers are made by the first step.
+    let mut table = Table::new(format!(
+        "one row walks {tokens} tokens, {} threads, kernels {}",
+        bench.threads,
+        bare.kernels()
+    ))
+    .note(
+        "Times are those of the last 1,000 steps. Memory is what the process has taken since it made the first 1,000.",
+    );
     let shown = [STRETCH, tokens / 2, tokens];
     let mut stretch = Samples::default();
+    let mut at_first = None;
     for position in 0..tokens {
         if position.is_multiple_of(STRETCH) {
             stretch = Samples::default();
@@ -37,11 +40,10 @@ pub(crate) fn measure(bench: &mut Bench, subject: &Subject) -> Result<Vec<Table>
         bare.decode(1, position)?;
         stretch.push(begun.elapsed().as_secs_f64() * 1e6);
         if shown.contains(&(position + 1)) {
-            table.push(Line::new().of("position", position + 1).figure("step", Unit::Microseconds, &stretch).single(
-                "anonymous",
-                Unit::Megabytes,
-                memory(std::process::id())?.anonymous / 1e6,
-            ));
+            let anonymous = memory(std::process::id())?.anonymous;
+            let more = anonymous - *at_first.get_or_insert(anonymous);
+            let line = Line::new().of("position", position + 1).figure("step", Unit::Microseconds, &stretch);
+            table.push(line.single("more anonymous memory", Unit::Megabytes, more / 1e6));
         }
     }
     Ok(vec![table])

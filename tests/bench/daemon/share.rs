@@ -63,7 +63,7 @@ pub(super) fn beside_a_busy_thread(bench: &Bench, subject: &Subject, runtime: &R
     let (mut quiet, mut busy) = (Samples::default(), Samples::default());
     for _ in 0..bench.effort.pairs {
         quiet.push(speed()?);
-        busy.push(beside_work(&mut speed)?);
+        busy.push(beside_work(speed)?);
     }
     let mut table =
         Table::new(format!("one stream of {tokens} tokens beside one busy thread, {} threads", bench.threads));

@@ -40,13 +40,15 @@ pub(super) fn measure(bench: &Bench, subject: &Subject, runtime: &Runtime) -> Re
     let mut table = Table::new(format!("streams of {tokens} tokens, engine.slots {most}, {} threads", bench.threads))
         .note("Tokens a second of all streams together, while all of them have their first token and none its last.");
     for (streams, speeds) in STREAMS.into_iter().zip(&taken) {
-        table.push(
-            Line::new()
-                .of("streams", streams)
-                .figure("together", Unit::TokensPerSecond, speeds)
-                .figure("each", Unit::TokensPerSecond, &speeds.map(|speed| speed / streams as f64))
-                .figure("against 1 stream", Unit::Times, &speeds.pair(&taken[0], |many, one| many / one)),
+        let line = Line::new().of("streams", streams).figure("together", Unit::TokensPerSecond, speeds).figure(
+            "each",
+            Unit::TokensPerSecond,
+            &speeds.map(|speed| speed / streams as f64),
         );
+        table.push(match streams {
+            1 => line,
+            _ => line.figure("against 1 stream", Unit::Times, &speeds.pair(&taken[0], |many, one| many / one)),
+        });
     }
     Ok(table)
 }
