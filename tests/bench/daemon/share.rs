@@ -58,7 +58,7 @@ pub(super) fn beside_a_busy_thread(bench: &Bench, subject: &Subject, runtime: &R
     let tokens = bench.effort.tokens;
     let daemon = setup(bench, subject).start();
     let client = runtime.block_on(connect(&daemon));
-    let mut speed = || Ok::<_, Failure>(wait(runtime, generate(&client, &PROMPT, tokens))?.seconds_a_token().recip());
+    let speed = || Ok::<_, Failure>(wait(runtime, generate(&client, &PROMPT, tokens))?.seconds_a_token().recip());
     speed()?;
     let (mut quiet, mut busy) = (Samples::default(), Samples::default());
     for _ in 0..bench.effort.pairs {
