@@ -1,7 +1,7 @@
 //! Between the two products of a recurrent block: convolution, gates and the RG-LRU (De et al., "Griffin",
 //! arXiv:2402.19427, section 2.4), one head after another: a head's channels depend on no other's.
 
-use super::math::{WIDTH, exp, gelu, sigmoid};
+use super::math::{Vector, WIDTH, exp, gelu, sigmoid};
 
 /// The weights of one block. `width = heads · gate` channels.
 #[derive(Debug, Clone, Copy)]
@@ -167,22 +167,28 @@ fn recur(input: &Head<'_>, row: usize, scratch: &HeadScratch, out: &mut HeadOutp
         let u = &scratch.u[at * gate..][..gate];
         let y = &input.branches[at * 2 * width + first..][..gate];
         let mixed = &mut out.mixed[at * gate..][..gate];
-        let channel = |c: usize, state: &mut f32| {
-            let log_a = sigmoid(r[c]) * log_decay[c];
-            let root = (1.0 - exp(2.0 * log_a)).sqrt();
-            let root = root.mul_add(continues, 1.0 - continues);
-            let gated = u[c] * sigmoid(i[c]);
-            *state = (exp(log_a) * continues).mul_add(*state, gated * root);
-            *state * gelu(y[c])
-        };
         let whole = gate / WIDTH * WIDTH;
         for c in (0..whole).step_by(WIDTH) {
-            for c in c..c + WIDTH {
-                mixed[c] = channel(c, &mut state[c]);
+            let of = |values: &[f32]| -> Vector { std::array::from_fn(|i| values[c + i]) };
+            let inputs = [of(i), of(r), of(u), of(y), of(log_decay), of(state)];
+            let (state, mixed) = (&mut state[c..c + WIDTH], &mut mixed[c..c + WIDTH]);
+            for i in 0..WIDTH {
+                (state[i], mixed[i]) = channel(inputs.map(|values| values[i]), continues);
             }
         }
         for c in whole..gate {
-            mixed[c] = channel(c, &mut state[c]);
+            (state[c], mixed[c]) = channel([i[c], r[c], u[c], y[c], log_decay[c], state[c]], continues);
         }
     }
+}
+
+/// One channel's new state, and what it gives.
+#[inline(always)]
+fn channel([i, r, u, y, log_decay, state]: [f32; 6], continues: f32) -> (f32, f32) {
+    let log_a = sigmoid(r) * log_decay;
+    let root = (1.0 - exp(2.0 * log_a)).sqrt();
+    let root = root.mul_add(continues, 1.0 - continues);
+    let gated = u * sigmoid(i);
+    let state = (exp(log_a) * continues).mul_add(state, gated * root);
+    (state, state * gelu(y))
 }
