@@ -11,10 +11,6 @@
 set -euo pipefail
 
 version=1.28.0
-wheel_sha256_x86_64=0a83bdb70d143cede762b677789bf2a7acca54b3fb82565601d5c30695aa933c
-wheel_sha256_aarch64=4e81a23df16e7acb9d51b06d30cc098e49315ef9180f97bc2221d167b4b04d9c
-library_sha256_x86_64=aa4079d18f4ea7a5f3a94d80cd4bbe0f2740436626622d64d793803a20381083
-library_sha256_aarch64=23a37c2994bc273e1d59a4f49af6cba5bf1cfbc29f04907ec27df375aba50a7d
 
 die() { printf 'fetch-onnxruntime.sh: %s\n' "$*" >&2; exit 1; }
 usage() { sed -n '2,11s/^# \{0,1\}//p' "$0"; }
@@ -32,17 +28,22 @@ while [ $# -gt 0 ]; do
     esac
 done
 case $arch in
-    x86_64 | aarch64) ;;
-    arm64) arch=aarch64 ;;
-    amd64) arch=x86_64 ;;
+    x86_64 | amd64)
+        arch=x86_64
+        wheel_sha256=0a83bdb70d143cede762b677789bf2a7acca54b3fb82565601d5c30695aa933c
+        library_sha256=aa4079d18f4ea7a5f3a94d80cd4bbe0f2740436626622d64d793803a20381083
+        ;;
+    aarch64 | arm64)
+        arch=aarch64
+        wheel_sha256=4e81a23df16e7acb9d51b06d30cc098e49315ef9180f97bc2221d167b4b04d9c
+        library_sha256=23a37c2994bc273e1d59a4f49af6cba5bf1cfbc29f04907ec27df375aba50a7d
+        ;;
     *) die "no pinned library for '$arch': there is one for x86_64 and one for aarch64. Build ONNX Runtime $version or later for it and set ORT_DYLIB_PATH to its libonnxruntime.so" ;;
 esac
 if [ -z "$to" ]; then
     to=$repository/.cache/onnxruntime
     [ "$arch" = "$machine" ] || to=$to-$arch
 fi
-wheel_sha256_name=wheel_sha256_$arch library_sha256_name=library_sha256_$arch
-wheel_sha256=${!wheel_sha256_name} library_sha256=${!library_sha256_name}
 
 digest() { sha256sum "$1" | cut -d ' ' -f 1; }
 library=$to/libonnxruntime.so

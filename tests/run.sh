@@ -62,7 +62,7 @@ have() {
 # Its dependencies are compiled without optimization: it runs for a second.
 install_cargo_deny() { cargo install --quiet --debug --locked --root "$tools" cargo-deny --version 0.20.2; }
 
-scripts() { shellcheck deploy/*.sh tests/run.sh .ci/run; }
+scripts() { shellcheck deploy/*.sh tests/run.sh tests/bench/peers/*.sh .ci/run; }
 
 fetch() { deploy/fetch-onnxruntime.sh && cargo fetch --locked; }
 
