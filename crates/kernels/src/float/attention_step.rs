@@ -5,7 +5,8 @@
 use std::cell::RefCell;
 
 use super::Floats;
-use super::attention::{AttentionShape, BLOCK, Partial, Queries, Seen, finish};
+use super::attention::{AttentionShape, BLOCK, Partial, Seen, finish};
+use super::attention_block::Queries;
 use crate::pool::Pool;
 use crate::shared::SharedSlice;
 

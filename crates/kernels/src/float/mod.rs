@@ -4,8 +4,10 @@
 #![allow(unsafe_code)]
 
 mod attention;
+mod attention_block;
 mod attention_step;
 mod elementwise;
+mod lanes;
 mod math;
 mod recurrent;
 mod recurrent_step;
@@ -17,7 +19,8 @@ pub use recurrent_step::{RecurrentOutput, RecurrentStep, recurrent};
 
 use std::sync::OnceLock;
 
-use attention::{Partial, Queries};
+use attention::Partial;
+use attention_block::Queries;
 use recurrent::{Head, HeadOutput, HeadScratch};
 
 use crate::pool::Pool;
@@ -25,7 +28,7 @@ use crate::shared::SharedSlice;
 
 /// See [`attention::rotate`].
 type Rotate = unsafe fn(&[f32], &[f32], &[f32], f32, &mut [f32]);
-/// See [`attention::block`].
+/// See [`attention_block::block`].
 type Block = unsafe fn(Queries<'_>, [&[f32]; 2], [usize; 2], &mut [f32], &mut [Partial], &mut [f32]);
 
 /// The functions of one instruction set. A value exists only where the CPU has the instructions.
@@ -46,11 +49,14 @@ impl std::fmt::Debug for Floats {
     }
 }
 
-/// The functions, compiled with the given instructions.
+/// The functions, compiled with the given instructions and their registers.
 macro_rules! compiled {
-    ($module:ident, $name:literal $(, $features:literal)?) => {
+    ($module:ident, $name:literal, $lanes:ident $(, $features:literal)?) => {
         mod $module {
-            use super::{Floats, Head, HeadOutput, HeadScratch, Partial, Queries, attention, elementwise, recurrent};
+            use super::lanes::{$lanes, Lanes};
+            use super::{
+                Floats, Head, HeadOutput, HeadScratch, Partial, Queries, attention, attention_block, elementwise, recurrent,
+            };
 
             pub(super) const FLOATS: Floats = Floats { name: $name, head, gated_gelu, soft_cap, rotate, block, join };
 
@@ -79,7 +85,7 @@ macro_rules! compiled {
                 partials: &mut [Partial],
                 mix: &mut [f32],
             ) {
-                attention::block(queries, ring, slots, scores, partials, mix);
+                attention_block::block::<$lanes, { $lanes::TILE }>(queries, ring, slots, scores, partials, mix);
             }
             $(#[target_feature(enable = $features)])?
             unsafe fn join(all: &mut Partial, mix: &mut [f32], other: Partial, other_mix: &[f32]) {
@@ -89,11 +95,15 @@ macro_rules! compiled {
     };
 }
 
-compiled!(plain, "plain");
+#[cfg(not(target_arch = "aarch64"))]
+compiled!(plain, "plain", Plain);
+// Which has vectors and fused multiply-adds without asking.
+#[cfg(target_arch = "aarch64")]
+compiled!(plain, "neon", Neon);
 #[cfg(target_arch = "x86_64")]
-compiled!(avx2, "avx2", "avx2,fma");
+compiled!(avx2, "avx2", Avx2, "avx2,fma");
 #[cfg(target_arch = "x86_64")]
-compiled!(avx512, "avx512", "avx512f,avx512bw,avx512vl,avx512dq,avx2,fma");
+compiled!(avx512, "avx512", Avx512, "avx512f,avx512bw,avx512vl,avx512dq,avx2,fma");
 
 impl Floats {
     /// The best that this CPU can run.
@@ -119,7 +129,6 @@ impl Floats {
                 all.push(avx2::FLOATS);
             }
         }
-        // 64-bit Arm has vectors and fused multiply-adds without asking.
         all.push(plain::FLOATS);
         all
     }
