@@ -95,13 +95,24 @@ pub fn attention(
     rings: &mut Rings<'_>,
     out: &mut [f32],
 ) {
+    attention_with(&Floats::best(), pool, scratch, step, rings, out);
+}
+
+/// The same with these functions.
+pub(crate) fn attention_with(
+    floats: &Floats,
+    pool: &mut Pool,
+    scratch: &mut AttentionScratch,
+    step: &AttentionStep<'_>,
+    rings: &mut Rings<'_>,
+    out: &mut [f32],
+) {
     step.check(rings, out);
-    let floats = Floats::best();
-    take_in(&floats, step, rings, scratch);
+    take_in(floats, step, rings, scratch);
     let (keys, values) = (&*rings.keys, &*rings.values);
     match step.shape.tokens * step.shape.group() < MANY {
-        true => by_block(pool, &floats, step, [keys, values], scratch, out),
-        false => by_tile(pool, &floats, step, [keys, values], scratch, out),
+        true => by_block(pool, floats, step, [keys, values], scratch, out),
+        false => by_tile(pool, floats, step, [keys, values], scratch, out),
     }
 }
 

@@ -7,6 +7,7 @@ mod attention;
 mod attention_block;
 mod attention_step;
 mod elementwise;
+mod gates;
 mod lanes;
 mod math;
 mod recurrent;
@@ -16,6 +17,8 @@ pub use attention::AttentionShape;
 pub use attention_step::{AttentionScratch, AttentionStep, Rings, attention};
 pub use recurrent::{RecurrentShape, RecurrentWeights};
 pub use recurrent_step::{RecurrentOutput, RecurrentStep, recurrent};
+#[cfg(test)]
+pub(crate) use {attention_step::attention_with, recurrent_step::recurrent_with};
 
 use std::sync::OnceLock;
 
@@ -62,7 +65,7 @@ macro_rules! compiled {
 
             $(#[target_feature(enable = $features)])?
             unsafe fn head(input: &Head<'_>, out: &mut HeadOutput<'_>, scratch: &mut HeadScratch) {
-                recurrent::head(input, out, scratch);
+                recurrent::head::<$lanes, { $lanes::TILE }>(input, out, scratch);
             }
             $(#[target_feature(enable = $features)])?
             unsafe fn gated_gelu(branches: &[f32], y: &mut [f32]) {
@@ -138,6 +141,16 @@ impl Floats {
         unsafe { (self.head)(input, out, scratch) }
     }
 
+    pub(crate) fn gated_gelu(&self, branches: &[f32], y: &mut [f32]) {
+        // SAFETY: as above.
+        unsafe { (self.gated_gelu)(branches, y) }
+    }
+
+    pub(crate) fn soft_cap(&self, cap: f32, x: &[f32], y: &mut [f32]) {
+        // SAFETY: as above.
+        unsafe { (self.soft_cap)(cap, x, y) }
+    }
+
     fn rotate(&self, x: &[f32], cos: &[f32], sin: &[f32], scale: f32, out: &mut [f32]) {
         // SAFETY: as above.
         unsafe { (self.rotate)(x, cos, sin, scale, out) }
@@ -177,8 +190,9 @@ pub fn gated_gelu(pool: &mut Pool, branches: &[f32], y: &mut [f32], width: usize
     let y = SharedSlice::new(y);
     pool.run(rows.div_ceil(each), &|part| {
         for row in part * each..((part + 1) * each).min(rows) {
-            // SAFETY: each row is one part's; the CPU has the instructions.
-            unsafe { (floats.gated_gelu)(&branches[row * 2 * width..][..2 * width], y.part(row * width, width)) }
+            // SAFETY: each row is one part's.
+            let y = unsafe { y.part(row * width, width) };
+            floats.gated_gelu(&branches[row * 2 * width..][..2 * width], y);
         }
     });
 }
@@ -193,7 +207,7 @@ pub fn soft_cap(pool: &mut Pool, cap: f32, x: &[f32], y: &mut [f32]) {
     let y = SharedSlice::new(y);
     pool.run(x.len().div_ceil(PART), &|part| {
         let x = &x[part * PART..((part + 1) * PART).min(x.len())];
-        // SAFETY: parts do not overlap; the CPU has the instructions.
-        unsafe { (floats.soft_cap)(cap, x, y.part(part * PART, x.len())) }
+        // SAFETY: parts do not overlap.
+        floats.soft_cap(cap, x, unsafe { y.part(part * PART, x.len()) });
     });
 }

@@ -1,7 +1,9 @@
 //! Between the two products of a recurrent block: convolution, gates and the RG-LRU (De et al., "Griffin",
 //! arXiv:2402.19427, section 2.4), one head after another: a head's channels depend on no other's.
 
-use super::math::{Vector, WIDTH, exp, gelu, sigmoid};
+use super::gates::gates;
+use super::lanes::Lanes;
+use super::math::{exp, gelu, sigmoid};
 
 /// The weights of one block. `width = heads · gate` channels.
 #[derive(Debug, Clone, Copy)]
@@ -74,11 +76,8 @@ pub(crate) struct HeadScratch {
     gates: Vec<f32>,
 }
 
-/// Rows of inputs whose gates are computed at a time: their sums stay in the first cache.
-const TILE: usize = 8;
-
 #[inline(always)]
-pub(crate) fn head(input: &Head<'_>, out: &mut HeadOutput<'_>, scratch: &mut HeadScratch) {
+pub(crate) fn head<L: Lanes, const TILE: usize>(input: &Head<'_>, out: &mut HeadOutput<'_>, scratch: &mut HeadScratch) {
     let RecurrentShape { rows, tokens, gate, .. } = input.shape;
     let count = rows * tokens;
     scratch.u.resize(count * gate, 0.0);
@@ -88,9 +87,7 @@ pub(crate) fn head(input: &Head<'_>, out: &mut HeadOutput<'_>, scratch: &mut Hea
     }
     let bias = &input.weights.gates_bias[input.head * 2 * gate..][..2 * gate];
     let weights = &input.weights.gates[input.head * gate * 2 * gate..][..gate * 2 * gate];
-    for (u, gates) in scratch.u.chunks(TILE * gate).zip(scratch.gates.chunks_mut(TILE * 2 * gate)) {
-        product(u, weights, bias, gates, gate);
-    }
+    gates::<L, TILE>(&scratch.u, weights, bias, &mut scratch.gates, gate);
     for row in 0..rows {
         recur(input, row, scratch, out);
     }
@@ -119,42 +116,10 @@ fn convolve(input: &Head<'_>, row: usize, u: &mut [f32], kept: &mut [f32]) {
     }
 }
 
-/// `gates [m, 2 · gate] = bias + u [m, gate] · weights [gate, 2 · gate]`, each sum in the order of the channels: weights are
-/// read from one end to the other, four rows at a time.
-#[inline(always)]
-fn product(u: &[f32], weights: &[f32], bias: &[f32], gates: &mut [f32], gate: usize) {
-    /// Rows of weights at a time.
-    const AT_ONCE: usize = 4;
-    for gates in gates.chunks_exact_mut(2 * gate) {
-        gates.copy_from_slice(bias);
-    }
-    let whole = gate / AT_ONCE * AT_ONCE;
-    for k in (0..whole).step_by(AT_ONCE) {
-        let rows: [&[f32]; AT_ONCE] = std::array::from_fn(|i| &weights[(k + i) * 2 * gate..][..2 * gate]);
-        for (u, gates) in u.chunks_exact(gate).zip(gates.chunks_exact_mut(2 * gate)) {
-            let u: [f32; AT_ONCE] = std::array::from_fn(|i| u[k + i]);
-            for (i, sum) in gates.iter_mut().enumerate() {
-                let one = u[0].mul_add(rows[0][i], *sum);
-                let two = u[1].mul_add(rows[1][i], one);
-                let three = u[2].mul_add(rows[2][i], two);
-                *sum = u[3].mul_add(rows[3][i], three);
-            }
-        }
-    }
-    for k in whole..gate {
-        let row = &weights[k * 2 * gate..][..2 * gate];
-        for (u, gates) in u.chunks_exact(gate).zip(gates.chunks_exact_mut(2 * gate)) {
-            for (sum, weight) in gates.iter_mut().zip(row) {
-                *sum = u[k].mul_add(*weight, *sum);
-            }
-        }
-    }
-}
-
 /// `h[t] = a · h[t-1] + √(1 - a²) · (i · u[t])` with `log a = r · log_decay`; at position 0, `a` is 0 and the root is 1. Then
 /// `mixed = h · gelu(y)`.
 #[inline(always)]
-fn recur(input: &Head<'_>, row: usize, scratch: &HeadScratch, out: &mut HeadOutput<'_>) {
+fn recur(input: &Head<'_>, row: usize, scratch: &mut HeadScratch, out: &mut HeadOutput<'_>) {
     let RecurrentShape { tokens, gate, .. } = input.shape;
     let (width, first) = (input.shape.width(), input.head * gate);
     let state = &mut out.lru[row * gate..][..gate];
@@ -163,32 +128,46 @@ fn recur(input: &Head<'_>, row: usize, scratch: &HeadScratch, out: &mut HeadOutp
     for token in 0..tokens {
         let at = row * tokens + token;
         let continues = input.continues[at];
-        let (i, r) = scratch.gates[at * 2 * gate..][..2 * gate].split_at(gate);
-        let u = &scratch.u[at * gate..][..gate];
+        let (i, r) = scratch.gates[at * 2 * gate..][..2 * gate].split_at_mut(gate);
         let y = &input.branches[at * 2 * width + first..][..gate];
-        let mixed = &mut out.mixed[at * gate..][..gate];
-        let whole = gate / WIDTH * WIDTH;
-        for c in (0..whole).step_by(WIDTH) {
-            let of = |values: &[f32]| -> Vector { std::array::from_fn(|i| values[c + i]) };
-            let inputs = [of(i), of(r), of(u), of(y), of(log_decay), of(state)];
-            let (state, mixed) = (&mut state[c..c + WIDTH], &mut mixed[c..c + WIDTH]);
-            for i in 0..WIDTH {
-                (state[i], mixed[i]) = channel(inputs.map(|values| values[i]), continues);
-            }
-        }
-        for c in whole..gate {
-            (state[c], mixed[c]) = channel([i[c], r[c], u[c], y[c], log_decay[c], state[c]], continues);
-        }
+        // One loop for each result: the compiler makes vector code of loops over few slices.
+        decay(r, log_decay);
+        enter(i, &scratch.u[at * gate..][..gate], r, continues);
+        advance(state, r, i, continues);
+        leave(&mut out.mixed[at * gate..][..gate], state, y);
     }
 }
 
-/// One channel's new state, and what it gives.
+/// `log a`, from what the recurrent gate is made of.
 #[inline(always)]
-fn channel([i, r, u, y, log_decay, state]: [f32; 6], continues: f32) -> (f32, f32) {
-    let log_a = sigmoid(r) * log_decay;
-    let root = (1.0 - exp(2.0 * log_a)).sqrt();
-    let root = root.mul_add(continues, 1.0 - continues);
-    let gated = u * sigmoid(i);
-    let state = (exp(log_a) * continues).mul_add(state, gated * root);
-    (state, state * gelu(y))
+fn decay(gate: &mut [f32], log_decay: &[f32]) {
+    for (gate, log_decay) in gate.iter_mut().zip(log_decay) {
+        *gate = sigmoid(*gate) * log_decay;
+    }
+}
+
+/// What enters the state, from what the input gate is made of.
+#[inline(always)]
+fn enter(gate: &mut [f32], u: &[f32], log_a: &[f32], continues: f32) {
+    for ((gate, u), log_a) in gate.iter_mut().zip(u).zip(log_a) {
+        let root = (1.0 - exp(2.0 * log_a)).sqrt();
+        let root = root.mul_add(continues, 1.0 - continues);
+        *gate = u * sigmoid(*gate) * root;
+    }
+}
+
+/// The next state.
+#[inline(always)]
+fn advance(state: &mut [f32], log_a: &[f32], entered: &[f32], continues: f32) {
+    for ((state, log_a), entered) in state.iter_mut().zip(log_a).zip(entered) {
+        *state = (exp(*log_a) * continues).mul_add(*state, *entered);
+    }
+}
+
+/// What the state gives.
+#[inline(always)]
+fn leave(mixed: &mut [f32], state: &[f32], y: &[f32]) {
+    for ((mixed, state), y) in mixed.iter_mut().zip(state).zip(y) {
+        *mixed = state * gelu(*y);
+    }
 }

@@ -80,10 +80,19 @@ impl RecurrentStep<'_> {
 /// # Panics
 /// If a slice has not the size that the shape needs.
 pub fn recurrent(pool: &mut Pool, step: &RecurrentStep<'_>, out: &mut RecurrentOutput<'_>) {
+    recurrent_with(&Floats::best(), pool, step, out);
+}
+
+/// The same with these functions.
+pub(crate) fn recurrent_with(
+    floats: &Floats,
+    pool: &mut Pool,
+    step: &RecurrentStep<'_>,
+    out: &mut RecurrentOutput<'_>,
+) {
     step.check(out);
     let RecurrentShape { rows, tokens, heads, gate, taps } = step.shape;
     let (width, count, kept) = (step.shape.width(), rows * tokens, rows * (taps - 1));
-    let floats = Floats::best();
     let [mixed, conv, lru] = [&mut *out.mixed, &mut *out.conv, &mut *out.lru].map(SharedSlice::new);
     pool.run(heads, &|head| {
         let input = Head {

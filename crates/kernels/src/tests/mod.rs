@@ -2,6 +2,7 @@
 
 mod company;
 mod equal;
+mod floats;
 mod layout;
 mod pool;
 mod rounding;
