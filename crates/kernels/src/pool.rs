@@ -3,7 +3,8 @@
 //! A product takes tens of microseconds to a few milliseconds, and the next one follows at once: threads look for work for
 //! a moment before they sleep. Each thread has a share of neighbouring parts and takes them one after another, so that what
 //! it reads is one stream; who is done takes what others have left, from the end of their shares, so that a thread which the
-//! system holds back delays one part and not half of the product.
+//! system holds back delays one part and not half of the product. A thread whose core is wanted by others sleeps at once:
+//! what it would spend on looking is taken from its next turn.
 //!
 //! Who goes to sleep says so and then looks once more; who has news for it tells them and then looks who sleeps. A full
 //! fence lies between the two on each side, so that at least one of them sees the other.
@@ -14,8 +15,10 @@ use std::cell::UnsafeCell;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering, fence};
-use std::thread::{JoinHandle, Thread};
+use std::thread::{JoinHandle, Thread, ThreadId};
 use std::time::{Duration, Instant};
+
+use crate::contention::Contention;
 
 /// How often a waiting thread looks before it asks for the time.
 const LOOKS: u32 = 64;
@@ -25,6 +28,8 @@ const LOOKS: u32 = 64;
 pub struct Pool {
     shared: Arc<Shared>,
     workers: Vec<JoinHandle<()>>,
+    /// Of the thread that gives the work: for as long as it is the same one.
+    contention: Option<(ThreadId, Contention)>,
 }
 
 type Work<'a> = dyn Fn(usize) + Sync + 'a;
@@ -107,7 +112,7 @@ impl Pool {
             stop: AtomicBool::new(false),
             spin,
         });
-        let mut pool = Self { shared, workers: Vec::new() };
+        let mut pool = Self { shared, workers: Vec::new(), contention: None };
         for i in 0..others {
             let shared = Arc::clone(&pool.shared);
             let worker = std::thread::Builder::new().name(format!("kernels-{i}")).spawn(move || shared.serve(i + 1))?;
@@ -138,14 +143,19 @@ impl Pool {
     /// The same for at most [`MOST`] parts, with other threads.
     fn run_some(&mut self, parts: usize, work: &Work<'_>) {
         let shared = &*self.shared;
+        let giver = std::thread::current();
+        let (_, contention) = match &mut self.contention {
+            Some(known) if known.0 == giver.id() => known,
+            other => other.insert((giver.id(), Contention::new())),
+        };
         // SAFETY: all parts of the last work are done, so that nobody reads `work` or `giver`; the lifetime is that of this
         // call, which returns only when no thread has the pointer any more.
         unsafe {
             *shared.work.get() = Some(std::mem::transmute::<*const Work<'_>, *const Work<'static>>(work));
-            *shared.giver.get() = Some(std::thread::current());
+            *shared.giver.get() = Some(giver);
         }
         shared.undone.store(parts, Ordering::Relaxed);
-        let (threads, number) = (self.threads(), shared.share(0).work.wrapping_add(1));
+        let (threads, number) = (self.workers.len() + 1, shared.share(0).work.wrapping_add(1));
         for (i, share) in shared.shares.iter().enumerate() {
             let [from, to] = [i, i + 1].map(|i| (parts * i / threads) as u16);
             share.0.store(Share { work: number, from, to }.pack(), Ordering::Release);
@@ -157,7 +167,7 @@ impl Pool {
             }
         }
         while shared.do_part(0) {}
-        shared.wait_for_others();
+        shared.wait_for_others(contention);
         assert!(!shared.panicked.swap(false, Ordering::Relaxed), "a part of the work panicked");
     }
 }
@@ -227,13 +237,13 @@ impl Shared {
         true
     }
 
-    fn wait_for_others(&self) {
+    fn wait_for_others(&self, contention: &mut Contention) {
         let all_done = || self.undone.load(Ordering::Acquire) == 0;
-        while !self.look(&all_done) {
+        while !self.look(contention, &all_done) {
             self.giver_sleeps.store(true, Ordering::Relaxed);
             fence(Ordering::SeqCst);
             if !all_done() {
-                std::thread::park();
+                contention.sleep(std::thread::park);
             }
             self.giver_sleeps.store(false, Ordering::Relaxed);
         }
@@ -241,8 +251,9 @@ impl Shared {
 
     fn serve(&self, thread: usize) {
         let open = || (0..self.shares.len()).any(|thread| self.share(thread).left() > 0);
+        let mut contention = Contention::new();
         while !self.stop.load(Ordering::Relaxed) {
-            if self.look(&open) {
+            if self.look(&mut contention, &open) {
                 while self.do_part(thread) {}
                 continue;
             }
@@ -250,14 +261,14 @@ impl Shared {
             sleeps.store(true, Ordering::Relaxed);
             fence(Ordering::SeqCst);
             if !open() && !self.stop.load(Ordering::Relaxed) {
-                std::thread::park();
+                contention.sleep(std::thread::park);
             }
             sleeps.store(false, Ordering::Relaxed);
         }
     }
 
     /// Looks for a while; whether it was seen.
-    fn look(&self, seen: &dyn Fn() -> bool) -> bool {
+    fn look(&self, contention: &mut Contention, seen: &dyn Fn() -> bool) -> bool {
         let mut until = None;
         loop {
             for _ in 0..LOOKS {
@@ -267,7 +278,7 @@ impl Shared {
                 std::hint::spin_loop();
             }
             let now = Instant::now();
-            if now >= *until.get_or_insert(now + self.spin) {
+            if contention.is_there(now) || now >= *until.get_or_insert(now + self.spin) {
                 return seen();
             }
         }
