@@ -1,8 +1,7 @@
 //! A bundle that is measured.
 
-use std::collections::BTreeSet;
 use std::fs::File;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use recurve_bundle::{Bundle, file};
 use serde_json::{Value, json};
@@ -24,7 +23,7 @@ impl Subject {
     /// It is no bundle, or not a whole one.
     pub(crate) fn open(dir: &Path) -> Result<Self, Failure> {
         let bundle = Bundle::open(dir).map_err(|error| format!("{}: {error}", dir.display()))?;
-        let weight_bytes = shards(&bundle).map(|(_, bytes)| bytes).sum();
+        let weight_bytes = bundle.shards().map(|(_, bytes)| bytes).sum();
         Ok(Self { bundle, weight_bytes })
     }
 
@@ -47,7 +46,7 @@ impl Subject {
     /// # Errors
     /// A shard cannot be read.
     pub(crate) fn read_ahead(&self) -> Result<(), Failure> {
-        for (path, _) in shards(&self.bundle) {
+        for (path, _) in self.bundle.shards() {
             let read = File::open(&path).and_then(|mut shard| std::io::copy(&mut shard, &mut std::io::sink()));
             read.map_err(|error| format!("{}: {error}", path.display()))?;
         }
@@ -68,16 +67,4 @@ impl Subject {
             "tokenizer": self.bundle.file(file::TOKENIZER).is_some(),
         })
     }
-}
-
-/// Every shard once: its file and size.
-fn shards(bundle: &Bundle) -> impl Iterator<Item = (PathBuf, u64)> {
-    // Weights lie beside the graph, under their digests.
-    let folder = bundle.graph_path().parent().map(Path::to_owned).unwrap_or_default();
-    let mut seen = BTreeSet::new();
-    let layers = bundle.manifest().layers.iter();
-    layers
-        .filter(|layer| layer.filepath().is_some_and(|path| Path::new(path).starts_with(file::WEIGHTS)))
-        .filter(move |layer| seen.insert(layer.digest))
-        .map(move |layer| (folder.join(layer.digest.hex()), layer.size))
 }

@@ -13,6 +13,7 @@ mod damaged_bundles_are_refused;
 mod damaged_checkpoints_are_named;
 mod equals_hugging_face;
 mod golden_tests_hold;
+mod kernels_are_chosen;
 mod malformed_requests_are_named;
 mod other_tools_understand_us;
 mod quantized_graphs_equal_the_oracle;

@@ -1,4 +1,4 @@
-//! A request gets the result that it would have alone, whoever shares the batch.
+//! A request gets the result that it would have alone, whoever shares the batch: with our kernels.
 
 use recurve_proto::v1::GenerateRequest;
 use recurve_proto::v1::generate_request::Prompt;
@@ -25,7 +25,7 @@ async fn all_at_once(client: &Client, requests: &[GenerateRequest]) -> Vec<Answe
 /// that a log-probability may differ; an answer drawn from probabilities that differ by more than the last bit may go
 /// another way, which is only allowed where `branches` says so.
 async fn check(what: &str, setup: Setup, requests: Vec<GenerateRequest>, tolerance: f32, branches: bool) {
-    let daemon = setup.set("engine.slots", 4).start();
+    let daemon = setup.set("engine.slots", 4).set("engine.kernels", "recurve").start();
     let client = connect(&daemon).await;
     let mut alone = Vec::new();
     for request in &requests {

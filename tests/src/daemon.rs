@@ -148,8 +148,13 @@ impl Daemon {
 
     /// The lines of all requests that have ended.
     pub fn requests(&self) -> Vec<Value> {
+        self.lines("request")
+    }
+
+    /// Every line so far with this message.
+    pub fn lines(&self, message: &str) -> Vec<Value> {
         let lines = self.log.lines.lock().expect("the log");
-        lines.0.iter().map(fields).filter(|fields| fields["message"] == "request").cloned().collect()
+        lines.0.iter().map(fields).filter(|fields| fields["message"] == message).cloned().collect()
     }
 
     fn wait_until(&self, what: &str, is: impl Fn(&Value) -> bool) -> Value {

@@ -173,6 +173,19 @@ impl Bundle {
         }
     }
 
+    /// The files of the weights, each once, and their bytes.
+    pub fn shards(&self) -> impl Iterator<Item = (PathBuf, u64)> {
+        let mut seen = BTreeSet::new();
+        let weights = self
+            .manifest
+            .layers
+            .iter()
+            .filter(|layer| layer.filepath().is_some_and(|path| Path::new(path).starts_with(file::WEIGHTS)));
+        weights
+            .filter(move |layer| seen.insert(layer.digest))
+            .map(|layer| (blob_path(&self.dir, &layer.digest), layer.size))
+    }
+
     /// Bytes that [`verify`](Self::verify) hashes: every blob once.
     pub fn bytes(&self) -> u64 {
         self.blobs().iter().fold(0, |sum, (_, descriptor)| sum.saturating_add(descriptor.size))

@@ -7,9 +7,12 @@ mod lower;
 mod model;
 mod operator;
 mod rows;
+mod session;
 mod terminate;
+mod trial;
 
 pub use library::{Library, LibraryError, Search};
 pub use model::{KernelChoice, LoadError, Model, ModelLayout, Options, StateLayout};
 pub use rows::{Batch, Step, StepError};
 pub use terminate::Terminator;
+pub use trial::{Trial, TrialError, Tried, TriedProduct};

@@ -1,24 +1,14 @@
 //! A graph, loaded and checked against what its bundle says of it.
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use ort::session::Session;
-use ort::session::builder::GraphOptimizationLevel;
-
-use recurve_kernels::{Kernels, Pool};
+use recurve_kernels::Kernels;
 
 use crate::library::Library;
-use crate::lower::lower;
-use crate::operator::{self, Shared};
 use crate::rows::Rows;
+use crate::session;
 use crate::terminate::Terminator;
-
-/// How long a thread of ours looks for work before it sleeps: longer than anything between two products takes.
-const SPIN: Duration = Duration::from_micros(50);
-
-/// The same where spinning is asked for: from one step to the next.
-const LONG_SPIN: Duration = Duration::from_millis(20);
 
 /// What a bundle says of its graph.
 #[derive(Debug, Clone)]
@@ -55,7 +45,7 @@ impl StateLayout {
 }
 
 /// How a graph is run.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Options {
     /// Threads of one run; 0: one for each core.
     pub threads: usize,
@@ -129,7 +119,7 @@ impl Model {
             KernelChoice::Recurve => Kernels::best().name(),
             KernelChoice::OnnxRuntime => "onnxruntime",
         };
-        let session = open(library, graph, options).map_err(refused)?;
+        let session = session::from_file(library, graph, options).map_err(refused)?;
         check(&session, &layout).map_err(|reason| LoadError::Mismatch { path: graph.to_owned(), reason })?;
         let terminator = Terminator::new().map_err(|error| refused(error.to_string()))?;
         let rows = Rows::new(&layout, options.rows).ok_or(LoadError::Memory {
@@ -158,45 +148,6 @@ impl Model {
     pub fn terminator(&self) -> Terminator {
         self.terminator.clone()
     }
-}
-
-fn open(library: &Library, graph: &Path, options: &Options) -> Result<Session, String> {
-    let ours = options.kernels == KernelChoice::Recurve;
-    // Beside our own threads, nothing that is left to ONNX Runtime is worth another one.
-    let threads = if ours { 1 } else { options.threads };
-    // A builder's error carries the builder: only its words are kept.
-    let mut builder = Session::builder(&library.environment)
-        .map_err(|error| error.to_string())?
-        .with_optimization_level(GraphOptimizationLevel::All)
-        .map_err(|error| error.to_string())?
-        .with_intra_threads(threads)
-        .map_err(|error| error.to_string())?
-        .with_inter_threads(1)
-        .map_err(|error| error.to_string())?
-        .with_intra_op_spinning(options.spinning)
-        .map_err(|error| error.to_string())?
-        .with_inter_op_spinning(options.spinning)
-        .map_err(|error| error.to_string())?;
-    if !ours {
-        return builder.commit_from_file(graph).map_err(|error| error.to_string());
-    }
-    let folder = graph.parent().and_then(Path::to_str).ok_or("the path is not UTF-8")?;
-    let bytes = std::fs::read(graph).map_err(|error| error.to_string())?;
-    let threads = match options.threads {
-        0 => std::thread::available_parallelism().map_or(1, usize::from),
-        threads => threads,
-    };
-    let spin = if options.spinning { LONG_SPIN } else { SPIN };
-    let pool = Pool::new(threads, spin).map_err(|error| error.to_string())?;
-    let shared = Shared::new(Kernels::best(), pool);
-    let operators = operator::domain(&shared).map_err(|error| error.to_string())?;
-    builder
-        .with_operators(operators)
-        .map_err(|error| error.to_string())?
-        .with_config_entry("session.model_external_initializers_file_folder_path", folder)
-        .map_err(|error| error.to_string())?
-        .commit_from_memory(&lower(&bytes, operator::LOWERED)?)
-        .map_err(|error| error.to_string())
 }
 
 /// Compares every input and output with the layout.

@@ -155,7 +155,9 @@ pub(super) const KEYS: &[Key] = &[
         flag: None,
         doc: "Whose kernels compute: `recurve` reads the weights where they are mapped, starts at once and gives a \
               request the same bits whoever shares the batch; `onnxruntime` copies the weights into an order of its own \
-              when it loads. `auto` takes ours, and ONNX Runtime's where ours cannot load the graph, and says so.",
+              when it loads. `auto` has both compute for a moment at the start (a small model whole, of a large one a \
+              product) and takes ONNX Runtime's where they are faster by more than 5 % or ours cannot compute; the log \
+              says which and why.",
     },
     Key {
         path: "engine.queue",

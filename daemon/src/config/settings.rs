@@ -73,7 +73,7 @@ pub struct LogSettings {
 /// Whose kernels compute.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum KernelSetting {
-    /// Ours, or ONNX Runtime's where ours cannot load the graph.
+    /// Those that are faster on this machine.
     Auto,
     /// Ours.
     Recurve,

@@ -6,6 +6,7 @@
 pub mod detokenize;
 mod emit;
 pub mod job;
+mod load;
 mod plan;
 pub mod sample;
 mod slots;
@@ -17,15 +18,13 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use recurve_bundle::{Bundle, ModelInfo, StateKind};
-use recurve_runtime::{
-    KernelChoice, Library, LibraryError, LoadError, Model, ModelLayout, Options, Search, StateLayout,
-};
+use recurve_bundle::Bundle;
+use recurve_runtime::{Library, LibraryError, LoadError, Search};
 use tokio::sync::watch;
-use tracing::{info, warn};
+use tracing::info;
 
 use crate::admission::Admission;
-use crate::config::{EngineSettings, KernelSetting};
+use crate::config::EngineSettings;
 use crate::tokenizer::Tokenizer;
 use step::Stepper;
 
@@ -70,7 +69,7 @@ impl Engine {
         };
         let library = Library::load(&search.find()?)?;
         let begun = Instant::now();
-        let model = load(&library, bundle, settings)?;
+        let model = load::model(&library, bundle, settings)?;
         info!(
             library = %library.path().display(),
             kernels = model.kernels(),
@@ -128,43 +127,5 @@ fn panic_message(panic: &(dyn std::any::Any + Send)) -> &str {
         (Some(message), _) => message,
         (None, Some(message)) => message,
         (None, None) => "for an unknown reason",
-    }
-}
-
-/// Loads the graph with the kernels that are configured.
-fn load(library: &Library, bundle: &Bundle, settings: &EngineSettings) -> Result<Model, LoadError> {
-    let with = |kernels| {
-        let options = Options { threads: settings.threads, spinning: settings.spinning, rows: settings.slots, kernels };
-        Model::load(library, &bundle.graph_path(), layout(bundle.info()), &options)
-    };
-    match settings.kernels {
-        KernelSetting::Recurve => with(KernelChoice::Recurve),
-        KernelSetting::OnnxRuntime => with(KernelChoice::OnnxRuntime),
-        KernelSetting::Auto => with(KernelChoice::Recurve).or_else(|error| match error {
-            // What is missing then is missing for both.
-            LoadError::Memory { .. } | LoadError::Mismatch { .. } => Err(error),
-            LoadError::Refused { .. } => {
-                let model = with(KernelChoice::OnnxRuntime)?;
-                warn!(%error, "our kernels cannot load the graph: ONNX Runtime's compute");
-                Ok(model)
-            }
-        }),
-    }
-}
-
-/// What the bundle says of its graph, in the runtime's words.
-fn layout(info: &ModelInfo) -> ModelLayout {
-    ModelLayout {
-        vocab: info.vocab_size as usize,
-        max_chunk: info.max_chunk as usize,
-        states: info
-            .states
-            .iter()
-            .map(|state| StateLayout {
-                name: state.name.clone(),
-                shape: state.shape.iter().map(|&dim| dim as usize).collect(),
-                ring: matches!(state.kind, StateKind::K | StateKind::V),
-            })
-            .collect(),
     }
 }

@@ -1,0 +1,75 @@
+//! Sessions of ONNX Runtime over a graph: as it is, or given to our operators.
+
+use std::path::Path;
+use std::time::Duration;
+
+use ort::session::Session;
+use ort::session::builder::{GraphOptimizationLevel, SessionBuilder};
+use recurve_kernels::{Kernels, Pool};
+
+use crate::library::Library;
+use crate::lower::lower;
+use crate::model::{KernelChoice, Options};
+use crate::operator::{self, Shared};
+
+/// How long a thread of ours looks for work before it sleeps: longer than anything between two products takes.
+const SPIN: Duration = Duration::from_micros(50);
+
+/// The same where spinning is asked for: from one step to the next.
+const LONG_SPIN: Duration = Duration::from_millis(20);
+
+/// A session over the graph in a file; its weights are mapped from the files beside it.
+pub(crate) fn from_file(library: &Library, graph: &Path, options: &Options) -> Result<Session, String> {
+    match options.kernels {
+        KernelChoice::OnnxRuntime => plain(library, options.threads, options.spinning)?
+            .commit_from_file(graph)
+            .map_err(|error| error.to_string()),
+        KernelChoice::Recurve => {
+            let folder = graph.parent().and_then(Path::to_str).ok_or("the path is not UTF-8")?;
+            let bytes = std::fs::read(graph).map_err(|error| error.to_string())?;
+            with_ours(library, options)?
+                .with_config_entry("session.model_external_initializers_file_folder_path", folder)
+                .map_err(|error| error.to_string())?
+                .commit_from_memory(&lower(&bytes, operator::LOWERED)?)
+                .map_err(|error| error.to_string())
+        }
+    }
+}
+
+/// A session over a graph in memory that has its weights in it.
+pub(crate) fn from_memory(library: &Library, graph: &[u8], options: &Options) -> Result<Session, String> {
+    let session = match options.kernels {
+        KernelChoice::OnnxRuntime => plain(library, options.threads, options.spinning)?.commit_from_memory(graph),
+        KernelChoice::Recurve => with_ours(library, options)?.commit_from_memory(&lower(graph, operator::LOWERED)?),
+    };
+    session.map_err(|error| error.to_string())
+}
+
+/// A builder's error carries the builder: only its words are kept.
+fn plain(library: &Library, threads: usize, spinning: bool) -> Result<SessionBuilder, String> {
+    Session::builder(&library.environment)
+        .map_err(|error| error.to_string())?
+        .with_optimization_level(GraphOptimizationLevel::All)
+        .map_err(|error| error.to_string())?
+        .with_intra_threads(threads)
+        .map_err(|error| error.to_string())?
+        .with_inter_threads(1)
+        .map_err(|error| error.to_string())?
+        .with_intra_op_spinning(spinning)
+        .map_err(|error| error.to_string())?
+        .with_inter_op_spinning(spinning)
+        .map_err(|error| error.to_string())
+}
+
+fn with_ours(library: &Library, options: &Options) -> Result<SessionBuilder, String> {
+    let threads = match options.threads {
+        0 => std::thread::available_parallelism().map_or(1, usize::from),
+        threads => threads,
+    };
+    let spin = if options.spinning { LONG_SPIN } else { SPIN };
+    let pool = Pool::new(threads, spin).map_err(|error| error.to_string())?;
+    let shared = Shared::new(Kernels::best(), pool);
+    let operators = operator::domain(&shared).map_err(|error| error.to_string())?;
+    // Beside our own threads, nothing that is left to ONNX Runtime is worth another one.
+    plain(library, 1, options.spinning)?.with_operators(operators).map_err(|error| error.to_string())
+}
