@@ -30,7 +30,7 @@ mod tests;
 pub use dispatch::Kernels;
 pub use float::{
     AttentionScratch, AttentionShape, AttentionStep, RecurrentOutput, RecurrentShape, RecurrentStep, RecurrentWeights,
-    Rings, attention, gated_gelu, recurrent, soft_cap,
+    Rings, attention, exponentials, gated_gelu, recurrent, soft_cap,
 };
 pub use layout::{Bits, LayoutError, Matrix, Shape};
 pub use pool::Pool;

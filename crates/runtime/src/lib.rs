@@ -11,6 +11,9 @@ mod session;
 mod terminate;
 mod trial;
 
+/// Exponentials of many logits at once: what draws a token computes with the instructions that the model does.
+pub use recurve_kernels::exponentials;
+
 pub use library::{Library, LibraryError, Search};
 pub use model::{KernelChoice, LoadError, Model, ModelLayout, Options, StateLayout};
 pub use rows::{Batch, Step, StepError};

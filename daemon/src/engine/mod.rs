@@ -1,9 +1,10 @@
 //! The thread that steps the model: it alone owns the session, and takes jobs from [`crate::admission`].
 //!
-//! A token's way inside: [`plan`] decides, [`slots`] hold the jobs, [`step`] runs the model, [`sample`] chooses,
+//! A token's way inside: [`plan`] decides, [`slots`] hold the jobs, [`step`] runs the model, [`sample`] chooses with [`draw`],
 //! [`detokenize`] and [`stop`] make text of it, [`emit`] hands it to the caller.
 
 pub mod detokenize;
+mod draw;
 mod emit;
 pub mod job;
 mod load;

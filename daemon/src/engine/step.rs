@@ -9,10 +9,10 @@ use recurve_runtime::{Batch, Model, StepError};
 use tracing::{debug, error};
 
 use super::detokenize::Detokenizer;
+use super::draw::{largest, log_sum_exp};
 use super::emit::Flow;
 use super::job::{Failure, FinishReason, Work};
 use super::plan::plan;
-use super::sample::log_sum_exp;
 use super::slots::{Phase, Slot};
 use crate::admission::{Admission, Waiting};
 use crate::tokenizer::Tokenizer;
@@ -324,10 +324,8 @@ fn after_prefill(slot: &mut Slot, logits: &mut [f32], from: usize) -> Outcome {
             let next = &tokens[from + 1..=slot.consumed()];
             let vocab = logits.len() / next.len();
             for (logits, &token) in logits.chunks_exact(vocab).zip(next) {
-                let logprob = f64::from(logits[token as usize]) - log_sum_exp(logits);
-                if !logprob.is_finite() {
-                    return Outcome::NotFinite;
-                }
+                let Some(most) = largest(logits) else { return Outcome::NotFinite };
+                let logprob = f64::from(logits[token as usize]) - log_sum_exp(logits, most);
                 slot.scores.push(logprob as f32);
             }
             slot.verified = slot.position;

@@ -41,6 +41,7 @@ pub(crate) struct Floats {
     head: unsafe fn(&Head<'_>, &mut HeadOutput<'_>, &mut HeadScratch),
     gated_gelu: unsafe fn(&[f32], &mut [f32]),
     soft_cap: unsafe fn(f32, &[f32], &mut [f32]),
+    exponentials: unsafe fn(f32, f32, &mut [f32]),
     rotate: Rotate,
     block: Block,
     join: unsafe fn(&mut Partial, &mut [f32], Partial, &[f32]),
@@ -61,7 +62,16 @@ macro_rules! compiled {
                 Floats, Head, HeadOutput, HeadScratch, Partial, Queries, attention, attention_block, elementwise, recurrent,
             };
 
-            pub(super) const FLOATS: Floats = Floats { name: $name, head, gated_gelu, soft_cap, rotate, block, join };
+            pub(super) const FLOATS: Floats = Floats {
+                name: $name,
+                head,
+                gated_gelu,
+                soft_cap,
+                exponentials,
+                rotate,
+                block,
+                join,
+            };
 
             $(#[target_feature(enable = $features)])?
             unsafe fn head(input: &Head<'_>, out: &mut HeadOutput<'_>, scratch: &mut HeadScratch) {
@@ -74,6 +84,10 @@ macro_rules! compiled {
             $(#[target_feature(enable = $features)])?
             unsafe fn soft_cap(cap: f32, x: &[f32], y: &mut [f32]) {
                 elementwise::soft_cap(cap, x, y);
+            }
+            $(#[target_feature(enable = $features)])?
+            unsafe fn exponentials(most: f32, scale: f32, x: &mut [f32]) {
+                elementwise::exponentials(most, scale, x);
             }
             $(#[target_feature(enable = $features)])?
             unsafe fn rotate(x: &[f32], cos: &[f32], sin: &[f32], scale: f32, out: &mut [f32]) {
@@ -151,6 +165,11 @@ impl Floats {
         unsafe { (self.soft_cap)(cap, x, y) }
     }
 
+    pub(crate) fn exponentials(&self, most: f32, scale: f32, x: &mut [f32]) {
+        // SAFETY: as above.
+        unsafe { (self.exponentials)(most, scale, x) }
+    }
+
     fn rotate(&self, x: &[f32], cos: &[f32], sin: &[f32], scale: f32, out: &mut [f32]) {
         // SAFETY: as above.
         unsafe { (self.rotate)(x, cos, sin, scale, out) }
@@ -210,4 +229,9 @@ pub fn soft_cap(pool: &mut Pool, cap: f32, x: &[f32], y: &mut [f32]) {
         // SAFETY: parts do not overlap.
         floats.soft_cap(cap, x, unsafe { y.part(part * PART, x.len()) });
     });
+}
+
+/// `x = e^((x - most) / scale)` in place, on the thread that calls; 0 below `e^-87`. NaN stays NaN.
+pub fn exponentials(most: f32, scale: f32, x: &mut [f32]) {
+    Floats::best().exponentials(most, scale, x);
 }

@@ -209,7 +209,9 @@ proptest! {
             let (mut gated, mut capped) = (vec![0.0; count], vec![0.0; 2 * count]);
             floats.gated_gelu(&x, &mut gated);
             floats.soft_cap(30.0, &x, &mut capped);
-            (bits(&gated), bits(&capped))
+            let mut powers = x.clone();
+            floats.exponentials(40.0, 0.7, &mut powers);
+            [bits(&gated), bits(&capped), bits(&powers)]
         };
         for floats in Floats::available() {
             prop_assert_eq!(results(&floats), results(&Floats::best()), "{:?}", floats);
