@@ -30,7 +30,16 @@ pub(super) fn largest(logits: &[f32]) -> Option<f32> {
 
 /// The first token with this logit; 0 if there is none.
 pub(super) fn first_of(logits: &[f32], logit: f32) -> u32 {
-    (0..).zip(logits).find(|(_, other)| **other == logit).map_or(0, |(token, _)| token)
+    let has = |logits: &&[f32]| {
+        let mut found = false;
+        for &other in *logits {
+            found |= other == logit;
+        }
+        found
+    };
+    let chunk = (0..).step_by(LANES).zip(logits.chunks(LANES)).find(|(_, logits)| has(logits));
+    let token = chunk.and_then(|(first, logits)| (first..).zip(logits).find(|(_, other)| **other == logit));
+    token.map_or(0, |(token, _)| token)
 }
 
 /// `ln Σ e^x`, where `most` is the largest.
@@ -114,45 +123,50 @@ fn sum(weights: &[f32]) -> f64 {
 
 /// The last one of the heaviest weights that sum up to this share of all, at least one, and its place; none if all are
 /// needed. Weights are from 0 to 1.
+///
+/// The bits of weights are ordered as they are: sums by their leading bits tell which of those the last one has, and sums
+/// by the next ones narrow that down until so few are left that they can be sorted.
 fn lightest_of(weights: &[f32], share: f64) -> Option<(f32, u32)> {
-    /// Bits of a weight that its bucket does not depend on: 8 buckets for each power of 2.
-    const SHIFT: u32 = 20;
-    /// The bucket of weight 1 is the last.
-    const BUCKETS: usize = (1.0f32.to_bits() >> SHIFT) as usize + 1;
+    /// Bits that are behind those looked at, one time after the other.
+    const BEHIND: [u32; 2] = [20, 9];
+    const BUCKETS: usize = 1 << 11;
     if share >= 1.0 {
         return None;
     }
     let mut wanted = share * weights.chunks(BLOCK).map(sum).sum::<f64>();
     // All that are lighter are less than what may be left out, even together.
     let matters = ((1.0 - share) / (2.0 * weights.len() as f64)) as f32;
-    let bucket = |weight: f32| (weight.to_bits() >> SHIFT) as usize;
-    let mut sums = [0.0; BUCKETS];
-    for &weight in weights.iter().filter(|weight| **weight >= matters) {
-        sums[bucket(weight).min(BUCKETS - 1)] += f64::from(weight);
-    }
-    for (at, sum) in sums.iter().enumerate().rev().filter(|(_, sum)| **sum > 0.0) {
-        if *sum < wanted {
-            wanted -= sum;
-            continue;
+    let (mut from, mut to) = (matters.to_bits(), f32::INFINITY.to_bits());
+    for behind in BEHIND {
+        let base = from >> behind;
+        let mut sums = [0.0; BUCKETS];
+        for weight in weights.iter().filter(|weight| (from..to).contains(&weight.to_bits())) {
+            sums[((weight.to_bits() >> behind) - base) as usize] += f64::from(*weight);
         }
-        let mut within: Vec<(f32, u32)> = weights
-            .iter()
-            .zip(0..)
-            .filter(|(weight, _)| **weight >= matters && bucket(**weight).min(BUCKETS - 1) == at)
-            .map(|(weight, place)| (*weight, place))
-            .collect();
-        within.sort_unstable_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
-        let mut lightest = None;
-        for (weight, place) in within {
-            if lightest.is_some() && wanted <= 0.0 {
+        let mut bucket = None;
+        for (at, sum) in sums.into_iter().enumerate().rev().filter(|(_, sum)| *sum > 0.0) {
+            bucket = Some(base + at as u32);
+            if sum >= wanted {
                 break;
             }
-            lightest = Some((weight, place));
-            wanted -= f64::from(weight);
+            wanted -= sum;
         }
-        return lightest;
+        let bucket = bucket?;
+        (from, to) = (from.max(bucket << behind), to.min((bucket + 1) << behind));
     }
-    None
+    let bits = (0u32..).zip(weights).map(|(place, weight)| (weight.to_bits(), place));
+    let mut last: Vec<(u32, u32)> = bits.filter(|(bits, _)| (from..to).contains(bits)).collect();
+    last.sort_unstable_by_key(|&(bits, place)| (std::cmp::Reverse(bits), place));
+    let mut lightest = None;
+    for (bits, place) in last {
+        if lightest.is_some() && wanted <= 0.0 {
+            break;
+        }
+        let weight = f32::from_bits(bits);
+        lightest = Some((weight, place));
+        wanted -= f64::from(weight);
+    }
+    lightest
 }
 
 /// Leaves nothing of the weights that are lighter, nor of equal ones behind this place.
