@@ -138,10 +138,8 @@ fn load(settings: &Settings) -> Result<Loaded, Error> {
     let warming = Warming::start(&bundle, settings.engine.lock_weights)
         .map_err(|error| Error::Internal(format!("the thread that reads weights cannot be started: {error}")))?;
     // A large tokenizer takes longer than the graph.
-    let (model, graph) = rayon::join(
-        || Model::from_bundle(&bundle, settings.limits.clone()),
-        || Graph::load(&bundle, &settings.engine),
-    );
+    let (model, graph) =
+        rayon::join(|| Model::from_bundle(&bundle, settings.limits.clone()), || Graph::load(&bundle, &settings.engine));
     let (model, graph) = (Arc::new(model?), graph?);
     let locked = warming.locked()?;
     let admission = Admission::new(settings.engine.queue);

@@ -64,7 +64,8 @@ impl Tokenizer {
     pub fn from_json(bytes: &[u8]) -> Result<Self, TokenizerError> {
         let text = std::str::from_utf8(bytes).map_err(|_| TokenizerError::NotText)?;
         let malformed = |error: &dyn fmt::Display| TokenizerError::Malformed(error.to_string());
-        let inner = from_json(&canonical(text).map_err(TokenizerError::Malformed)?).map_err(|error| malformed(&error))?;
+        let inner =
+            from_json(&canonical(text).map_err(TokenizerError::Malformed)?).map_err(|error| malformed(&error))?;
         let decoder = match inner.get_decoder() {
             Some(decoder) => decoder.clone(),
             None => return Err(TokenizerError::Decoder("(none)")),

@@ -56,19 +56,19 @@ fn warm(paths: &[PathBuf], lock: bool) -> Result<Option<Weights>, WeightsError> 
         weights.check_limit()?;
     }
     let ahead = weights.read_ahead();
-    if let Some(error) = ahead.error {
-        warn!(%error, "weights are read when they are needed");
-    }
     if lock {
         weights.lock()?;
+    } else if let Some(error) = ahead.error {
+        warn!(%error, "weights are read when they are needed");
+        return Ok(None);
     }
+    // `read` is 0 where the page cache had them all.
     info!(
         bytes = weights.bytes(),
         read = ahead.bytes,
         locked = lock,
         ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX),
-        "{}",
-        if ahead.bytes == 0 { "weights were in the page cache" } else { "weights read ahead" }
+        "weights in memory"
     );
     Ok(lock.then_some(weights))
 }

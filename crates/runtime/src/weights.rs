@@ -83,9 +83,8 @@ impl Weights {
     /// # Errors
     /// A file cannot be opened or mapped.
     pub fn map(paths: &[PathBuf]) -> Result<Self, WeightsError> {
-        let shards = paths.iter().map(|path| {
-            Shard::map(path).map_err(|source| WeightsError::Io { path: path.clone(), source })
-        });
+        let shards =
+            paths.iter().map(|path| Shard::map(path).map_err(|source| WeightsError::Io { path: path.clone(), source }));
         Ok(Self { shards: shards.collect::<Result<_, _>>()? })
     }
 
@@ -113,7 +112,8 @@ impl Weights {
     /// [`WeightsError::Lock`] when RLIMIT_MEMLOCK is too low, and the process lacks the capability to pass over it.
     pub fn check_limit(&self) -> Result<(), WeightsError> {
         let limited = getrlimit(Resource::Memlock).current.is_some_and(|limit| limit < self.locked_bytes());
-        let free = || rustix::thread::capabilities(None).is_ok_and(|sets| sets.effective.contains(CapabilitySet::IPC_LOCK));
+        let free =
+            || rustix::thread::capabilities(None).is_ok_and(|sets| sets.effective.contains(CapabilitySet::IPC_LOCK));
         if limited && !free() { Err(self.refused(None)) } else { Ok(()) }
     }
 
@@ -249,7 +249,14 @@ mod tests {
     fn the_refusal_says_what_to_do() {
         let source = Some(io::Error::from(ErrorKind::OutOfMemory));
         let error = WeightsError::Lock { bytes: 1_048_577, limit: "65536 bytes".into(), source }.to_string();
-        for part in ["1048577 bytes", "65536 bytes", "LimitMEMLOCK=1048577", "ulimit -l 1025", "CAP_IPC_LOCK", "lock_weights = false"] {
+        for part in [
+            "1048577 bytes",
+            "65536 bytes",
+            "LimitMEMLOCK=1048577",
+            "ulimit -l 1025",
+            "CAP_IPC_LOCK",
+            "lock_weights = false",
+        ] {
             assert!(error.contains(part), "{part}: {error}");
         }
     }

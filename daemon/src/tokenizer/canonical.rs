@@ -108,7 +108,9 @@ mod tests {
 
     #[test]
     fn says_what_is_no_tokenizer() {
-        for text in ["", "[1", "[]", "{}", r#"{"model": 3}"#, r#"{"model": {"merges": 3}}"#, r#"{"model": {"merges": [3]}}"#] {
+        for text in
+            ["", "[1", "[]", "{}", r#"{"model": 3}"#, r#"{"model": {"merges": 3}}"#, r#"{"model": {"merges": [3]}}"#]
+        {
             assert!(canonical(text).is_err_and(|error| !error.is_empty()), "{text}");
         }
     }
