@@ -13,22 +13,25 @@ pub mod request;
 pub mod system;
 pub mod template;
 pub mod tokenizer;
+mod weights;
 
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use recurve_bundle::{Bundle, BundleError};
+use recurve_runtime::{Weights, WeightsError};
 use tokio::task::spawn_blocking;
 use tokio_util::task::AbortOnDropHandle;
 use tracing::{info, warn};
 
 use crate::admission::Admission;
 use crate::config::Settings;
-use crate::engine::{Engine, EngineError};
+use crate::engine::{Engine, EngineError, Graph};
 use crate::grpc::{Listener, Server};
 use crate::model::{Model, ModelError};
 use crate::node::{Node, Phase, Serving};
+use crate::weights::Warming;
 
 /// Time for clients to take the end of their answers, after the engine's grace period.
 const LAST_ANSWERS: Duration = Duration::from_secs(2);
@@ -48,6 +51,9 @@ pub enum Error {
     /// The engine did not start.
     #[error(transparent)]
     Engine(#[from] EngineError),
+    /// The weights cannot be locked in memory.
+    #[error(transparent)]
+    Weights(#[from] WeightsError),
     /// The engine's thread ended while serving.
     #[error("the engine failed: {0}")]
     EngineFailed(String),
@@ -60,6 +66,8 @@ pub enum Error {
 struct Loaded {
     engine: Engine,
     serving: Serving,
+    /// Keeps the weights locked, where they are.
+    locked: Option<Weights>,
 }
 
 /// Serves the bundle on the listeners until `shutdown`, then finishes what runs within the grace period.
@@ -98,7 +106,7 @@ pub async fn run(
         }
     };
     let loaded = loaded.unwrap_or_else(|_| Err(Error::Internal("loading the bundle panicked".into())));
-    let Loaded { engine, serving } = match loaded {
+    let Loaded { engine, serving, locked: _locked } = match loaded {
         Ok(loaded) => loaded,
         Err(error) => {
             server.finish(Duration::ZERO).await;
@@ -127,10 +135,16 @@ pub async fn run(
 /// Opens the bundle and starts the engine on it.
 fn load(settings: &Settings) -> Result<Loaded, Error> {
     let bundle = Bundle::open(&settings.bundle)?;
-    let model = Arc::new(Model::from_bundle(&bundle, settings.limits.clone())?);
+    let warming = Warming::start(&bundle, settings.engine.lock_weights)
+        .map_err(|error| Error::Internal(format!("the thread that reads weights cannot be started: {error}")))?;
+    // A large tokenizer takes longer than the graph.
+    let (model, graph) =
+        rayon::join(|| Model::from_bundle(&bundle, settings.limits.clone()), || Graph::load(&bundle, &settings.engine));
+    let (model, graph) = (Arc::new(model?), graph?);
+    let locked = warming.locked()?;
     let admission = Admission::new(settings.engine.queue);
-    let engine = Engine::start(&bundle, model.tokenizer.clone(), &settings.engine, Arc::clone(&admission))?;
-    Ok(Loaded { engine, serving: Serving { model, admission } })
+    let engine = Engine::start(graph, model.tokenizer.clone(), &settings.engine, Arc::clone(&admission))?;
+    Ok(Loaded { engine, serving: Serving { model, admission }, locked })
 }
 
 /// Says it until it is heard: now, and then every ten minutes while the handle lives.

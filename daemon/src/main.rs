@@ -74,6 +74,7 @@ fn code(error: &Error) -> u8 {
         Error::Bundle(error) => exit::of_bundle(error),
         Error::Model(_) => exit::DATA,
         Error::Engine(_) => exit::UNAVAILABLE,
+        Error::Weights(_) => exit::OS,
         Error::EngineFailed(_) | Error::Internal(_) => exit::SOFTWARE,
     }
 }

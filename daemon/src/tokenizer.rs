@@ -1,13 +1,16 @@
 //! Text to token ids and back, by the checkpoint's own `tokenizer.json`.
 
+mod canonical;
+
 use std::fmt;
 use std::sync::Arc;
 
 use tokenizers::decoders::DecoderRuntime;
 use tokenizers::pipeline::{EncodeOptions, Override, PipelineToken, PipelineTokenizer};
-use tokenizers::{Decoder, canonicalize_str, from_json};
+use tokenizers::{Decoder, from_json};
 
 use crate::engine::detokenize::Detokenizer;
+use canonical::canonical;
 
 /// A tokenizer of the Gemma family: BPE with "▁" for the space and tokens such as `<0xE2>` for single bytes.
 pub struct Tokenizer {
@@ -61,14 +64,8 @@ impl Tokenizer {
     pub fn from_json(bytes: &[u8]) -> Result<Self, TokenizerError> {
         let text = std::str::from_utf8(bytes).map_err(|_| TokenizerError::NotText)?;
         let malformed = |error: &dyn fmt::Display| TokenizerError::Malformed(error.to_string());
-        // A file in the present format is read as it is; rewriting an older one takes longer than reading it.
-        let inner = match from_json(text) {
-            Ok(inner) => inner,
-            Err(_) => {
-                let canonical = canonicalize_str(text).map_err(|error| malformed(&error))?;
-                from_json(&canonical).map_err(|error| malformed(&error))?
-            }
-        };
+        let inner =
+            from_json(&canonical(text).map_err(TokenizerError::Malformed)?).map_err(|error| malformed(&error))?;
         let decoder = match inner.get_decoder() {
             Some(decoder) => decoder.clone(),
             None => return Err(TokenizerError::Decoder("(none)")),

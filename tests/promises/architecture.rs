@@ -189,9 +189,10 @@ fn the_plan_of_a_tick_is_a_pure_function() {
 }
 
 #[test]
-fn unsafe_stands_in_the_kernels_and_one_file() {
-    let outside =
-        sources_where(|path| path != "crates/runtime/src/buffer.rs" && !path.starts_with("crates/kernels/src/"));
+fn unsafe_stands_in_the_kernels_and_two_files() {
+    // Memory that ONNX Runtime writes in place; and asking what of a mapped file is in memory.
+    let files = ["crates/runtime/src/buffer.rs", "crates/runtime/src/weights.rs"];
+    let outside = sources_where(|path| !files.contains(&path) && !path.starts_with("crates/kernels/src/"));
     nobody_names(&["unsafe"], &outside, "unsafe code");
 }
 

@@ -23,4 +23,5 @@ mod settings_do_what_they_say;
 mod stopping_is_orderly;
 mod the_demo_model_answers;
 mod waiting_has_bounds;
+mod weights_stay_in_memory;
 mod who_goes_away_frees_the_slot;

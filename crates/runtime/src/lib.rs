@@ -1,5 +1,5 @@
 //! ONNX Runtime behind a safe face: finding and checking its library, loading a graph, and stepping rows of carried state
-//! that lie in our own memory. The only code of the project that names `ort`.
+//! that lie in our own memory; and the files of weights that it maps, read ahead and locked. The only code of the project that names `ort`.
 
 mod buffer;
 mod library;
@@ -10,6 +10,7 @@ mod rows;
 mod session;
 mod terminate;
 mod trial;
+mod weights;
 
 /// Exponentials of many logits at once: what draws a token computes with the instructions that the model does.
 pub use recurve_kernels::exponentials;
@@ -19,3 +20,4 @@ pub use model::{KernelChoice, LoadError, Model, ModelLayout, Options, StateLayou
 pub use rows::{Batch, Step, StepError};
 pub use terminate::Terminator;
 pub use trial::{Trial, TrialError, Tried, TriedProduct};
+pub use weights::{ReadAhead, Weights, WeightsError};

@@ -31,7 +31,7 @@ Exit codes:
   66  the bundle does not exist or cannot be read
   69  an address cannot be listened on, or ONNX Runtime is missing or unsuitable
   70  the engine failed while serving; the log says why
-  71  the system refused something that every process needs
+  71  the system refused threads, signals, or memory for locked weights
   78  wrong configuration; all problems are listed";
 
 /// What `recurved` can do besides serving.

@@ -160,6 +160,16 @@ pub(super) const KEYS: &[Key] = &[
               says which and why.",
     },
     Key {
+        path: "engine.lock_weights",
+        kind: Kind::Bool,
+        default: Some("false"),
+        flag: None,
+        doc: "Keep the weights in memory: the system never drops them from the page cache, however short memory is, and \
+              the daemon is ready only when all are read. Needs RLIMIT_MEMLOCK (`LimitMEMLOCK=` in the unit) of at least \
+              their size, or CAP_IPC_LOCK; otherwise the daemon refuses to start. With false, what the page cache lacks \
+              is read ahead beside the loading.",
+    },
+    Key {
         path: "engine.queue",
         kind: Kind::Integer { min: 1, max: 65_536 },
         default: Some("64"),

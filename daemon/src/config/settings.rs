@@ -42,6 +42,8 @@ pub struct EngineSettings {
     pub spinning: bool,
     /// `engine.kernels`
     pub kernels: KernelSetting,
+    /// `engine.lock_weights`
+    pub lock_weights: bool,
     /// `engine.queue`
     pub queue: usize,
 }
@@ -111,6 +113,7 @@ impl Settings {
                     "onnxruntime" => KernelSetting::OnnxRuntime,
                     _ => KernelSetting::Auto,
                 },
+                lock_weights: reader.bool("engine.lock_weights"),
                 queue: reader.count("engine.queue"),
             },
             limits: Limits {

@@ -38,6 +38,14 @@ pub struct Engine {
     failed: watch::Receiver<Option<String>>,
 }
 
+/// A loaded graph, and the library that runs it.
+#[derive(Debug)]
+pub struct Graph {
+    // Dropped in this order: session, environment.
+    model: Model,
+    library: Library,
+}
+
 /// Why the engine did not start.
 #[derive(Debug, thiserror::Error)]
 pub enum EngineError {
@@ -52,17 +60,12 @@ pub enum EngineError {
     Thread(std::io::Error),
 }
 
-impl Engine {
-    /// Finds ONNX Runtime, loads the bundle's graph and starts the thread.
+impl Graph {
+    /// Finds ONNX Runtime and loads the bundle's graph.
     ///
     /// # Errors
-    /// ONNX Runtime is missing or too old, the graph cannot be loaded, or the system gives no thread.
-    pub fn start(
-        bundle: &Bundle,
-        tokenizer: Option<Arc<Tokenizer>>,
-        settings: &EngineSettings,
-        admission: Arc<Admission>,
-    ) -> Result<Self, EngineError> {
+    /// ONNX Runtime is missing or too old, or the graph cannot be loaded.
+    pub fn load(bundle: &Bundle, settings: &EngineSettings) -> Result<Self, EngineError> {
         let search = Search {
             configured: settings.library.clone(),
             executable: std::env::current_exe().ok(),
@@ -79,6 +82,22 @@ impl Engine {
             ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX),
             "graph loaded"
         );
+        Ok(Self { model, library })
+    }
+}
+
+impl Engine {
+    /// Starts the thread that steps this graph.
+    ///
+    /// # Errors
+    /// The system gives no thread.
+    pub fn start(
+        graph: Graph,
+        tokenizer: Option<Arc<Tokenizer>>,
+        settings: &EngineSettings,
+        admission: Arc<Admission>,
+    ) -> Result<Self, EngineError> {
+        let Graph { model, library } = graph;
         admission.attach(model.terminator());
         let stepper = Stepper::new(model, Arc::clone(&admission), tokenizer, settings.prefill_budget);
         let (tell, failed) = watch::channel(None);

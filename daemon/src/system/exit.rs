@@ -12,7 +12,7 @@ pub const NO_INPUT: u8 = 66;
 pub const UNAVAILABLE: u8 = 69;
 /// The engine failed while serving.
 pub const SOFTWARE: u8 = 70;
-/// The system refused something that every process needs.
+/// The system refused threads, signals, or memory for locked weights.
 pub const OS: u8 = 71;
 /// The configuration is wrong.
 pub const CONFIG: u8 = 78;

@@ -1,0 +1,74 @@
+//! Weights in memory, beside the loading of everything else: read ahead where the page cache lacks them, and locked if the
+//! configuration says so.
+
+use std::io;
+use std::path::PathBuf;
+use std::thread::JoinHandle;
+use std::time::Instant;
+
+use recurve_bundle::Bundle;
+use recurve_runtime::{Weights, WeightsError};
+use tracing::{info, warn};
+
+/// The thread that does it. It goes on by itself when this is dropped.
+#[derive(Debug)]
+pub(crate) struct Warming {
+    thread: JoinHandle<Result<Option<Weights>, WeightsError>>,
+    lock: bool,
+}
+
+impl Warming {
+    /// Starts it. With `lock`, the weights are to stay in memory.
+    ///
+    /// # Errors
+    /// The system gives no thread.
+    pub(crate) fn start(bundle: &Bundle, lock: bool) -> io::Result<Self> {
+        let paths = bundle.weight_paths();
+        let thread = std::thread::Builder::new().name("weights".to_owned()).spawn(move || warm(&paths, lock))?;
+        Ok(Self { thread, lock })
+    }
+
+    /// Waits until locked weights are, and gives what keeps them so; `None`, at once, where they need not be.
+    ///
+    /// # Errors
+    /// They cannot be mapped or locked.
+    pub(crate) fn locked(self) -> Result<Option<Weights>, WeightsError> {
+        if !self.lock {
+            return Ok(None);
+        }
+        self.thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    }
+}
+
+/// Reads or locks these files. What cannot be read ahead is read when it is needed: only a lock that fails is an error.
+fn warm(paths: &[PathBuf], lock: bool) -> Result<Option<Weights>, WeightsError> {
+    let begun = Instant::now();
+    let weights = match Weights::map(paths) {
+        Ok(weights) => weights,
+        Err(error) if lock => return Err(error),
+        Err(error) => {
+            warn!(%error, "no weights are read ahead");
+            return Ok(None);
+        }
+    };
+    // Before anything is read: the limit may not allow it.
+    if lock {
+        weights.check_limit()?;
+    }
+    let ahead = weights.read_ahead();
+    if lock {
+        weights.lock()?;
+    } else if let Some(error) = ahead.error {
+        warn!(%error, "weights are read when they are needed");
+        return Ok(None);
+    }
+    // `read` is 0 where the page cache had them all.
+    info!(
+        bytes = weights.bytes(),
+        read = ahead.bytes,
+        locked = lock,
+        ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX),
+        "weights in memory"
+    );
+    Ok(lock.then_some(weights))
+}
