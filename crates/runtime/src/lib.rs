@@ -1,5 +1,6 @@
 //! ONNX Runtime behind a safe face: finding and checking its library, loading a graph, and stepping rows of carried state
-//! that lie in our own memory; and the files of weights that it maps, read ahead and locked. The only code of the project that names `ort`.
+//! that lie in our own memory; and the files of weights that it maps, read ahead and locked. The only code of the project
+//! that names `ort`.
 
 mod buffer;
 mod library;

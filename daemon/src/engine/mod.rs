@@ -20,7 +20,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use recurve_bundle::Bundle;
-use recurve_runtime::{Library, LibraryError, LoadError, Search};
+use recurve_runtime::{Library, LibraryError, LoadError, Model, Search};
 use tokio::sync::watch;
 use tracing::info;
 
