@@ -27,7 +27,8 @@ use tracing::{info, warn};
 
 use crate::admission::Admission;
 use crate::config::Settings;
-use crate::engine::{Engine, EngineError, Graph};
+use crate::engine::load::Loader;
+use crate::engine::{Engine, EngineError};
 use crate::grpc::{Listener, Server};
 use crate::model::{Model, ModelError};
 use crate::node::{Node, Phase, Serving};
@@ -137,9 +138,9 @@ fn load(settings: &Settings) -> Result<Loaded, Error> {
     let bundle = Bundle::open(&settings.bundle)?;
     let warming = Warming::start(&bundle, settings.engine.lock_weights)
         .map_err(|error| Error::Internal(format!("the thread that reads weights cannot be started: {error}")))?;
+    let loader = Loader::new(&bundle, &settings.engine)?;
     // A large tokenizer takes longer than the graph.
-    let (model, graph) =
-        rayon::join(|| Model::from_bundle(&bundle, settings.limits.clone()), || Graph::load(&bundle, &settings.engine));
+    let (model, graph) = rayon::join(|| Model::from_bundle(&bundle, settings.limits.clone()), || loader.load());
     let (model, graph) = (Arc::new(model?), graph?);
     let locked = warming.locked()?;
     let admission = Admission::new(settings.engine.queue);

@@ -23,7 +23,7 @@ impl Warming {
     /// # Errors
     /// The system gives no thread.
     pub(crate) fn start(bundle: &Bundle, lock: bool) -> io::Result<Self> {
-        let paths = bundle.weight_paths();
+        let paths: Vec<PathBuf> = bundle.shards().map(|(path, _)| path).collect();
         let thread = std::thread::Builder::new().name("weights".to_owned()).spawn(move || warm(&paths, lock))?;
         Ok(Self { thread, lock })
     }

@@ -125,16 +125,6 @@ impl Bundle {
         self.graph.clone()
     }
 
-    /// The files of the weight shards, each once.
-    pub fn weight_paths(&self) -> Vec<PathBuf> {
-        let shards = self.manifest.layers.iter().filter(|layer| {
-            let folder = layer.filepath().and_then(|path| path.strip_prefix(file::WEIGHTS));
-            folder.is_some_and(|rest| rest.starts_with('/'))
-        });
-        let digests: BTreeSet<Digest> = shards.map(|layer| layer.digest).collect();
-        digests.iter().map(|digest| blob_path(&self.dir, digest)).collect()
-    }
-
     /// The layer with this filepath.
     pub fn file(&self, filepath: &str) -> Option<&Descriptor> {
         find(&self.manifest, filepath)

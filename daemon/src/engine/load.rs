@@ -1,36 +1,89 @@
 //! Loading a bundle's graph with the kernels that are configured, or those that are faster here.
 
+use std::time::Instant;
+
 use recurve_bundle::{Bundle, ModelInfo, StateKind};
-use recurve_runtime::{KernelChoice, Library, LoadError, Model, ModelLayout, Options, StateLayout, Trial};
+use recurve_runtime::{KernelChoice, Library, LoadError, Model, ModelLayout, Options, Search, StateLayout, Trial};
 use tracing::{debug, info, warn};
 
+use super::EngineError;
 use crate::config::{EngineSettings, KernelSetting};
 
-/// Loads the graph.
-///
-/// # Errors
-/// ONNX Runtime refuses it, it is not what the bundle says, or there is no memory for its state.
-pub(super) fn model(library: &Library, bundle: &Bundle, settings: &EngineSettings) -> Result<Model, LoadError> {
-    let options =
-        |kernels| Options { threads: settings.threads, spinning: settings.spinning, rows: settings.slots, kernels };
-    let layout = layout(bundle.info());
-    let with = |kernels| Model::load(library, &bundle.graph_path(), layout.clone(), &options(kernels));
-    match settings.kernels {
-        KernelSetting::Recurve => with(KernelChoice::Recurve),
-        KernelSetting::OnnxRuntime => with(KernelChoice::OnnxRuntime),
-        KernelSetting::Auto => match faster(library, bundle, &layout, &options(KernelChoice::Recurve)) {
-            KernelChoice::OnnxRuntime => with(KernelChoice::OnnxRuntime),
-            KernelChoice::Recurve => with(KernelChoice::Recurve).or_else(|error| match error {
-                // What is missing then is missing for both.
-                LoadError::Memory { .. } | LoadError::Mismatch { .. } => Err(error),
-                LoadError::Refused { .. } => {
-                    let model = with(KernelChoice::OnnxRuntime)?;
-                    warn!(%error, "our kernels cannot load the graph: ONNX Runtime's compute");
-                    Ok(model)
-                }
-            }),
-        },
+/// A loaded graph, and the library that runs it.
+#[derive(Debug)]
+pub struct Graph {
+    // Dropped in this order: session, environment.
+    pub(super) model: Model,
+    pub(super) library: Library,
+}
+
+/// What a graph is loaded with.
+#[derive(Debug)]
+pub struct Loader<'a> {
+    library: Library,
+    bundle: &'a Bundle,
+    settings: &'a EngineSettings,
+    layout: ModelLayout,
+    kernels: KernelChoice,
+}
+
+impl<'a> Loader<'a> {
+    /// Finds ONNX Runtime, and finds out whose kernels are faster where that is configured: on a machine that does nothing
+    /// else.
+    ///
+    /// # Errors
+    /// ONNX Runtime is missing or too old.
+    pub fn new(bundle: &'a Bundle, settings: &'a EngineSettings) -> Result<Self, EngineError> {
+        let search = Search {
+            configured: settings.library.clone(),
+            executable: std::env::current_exe().ok(),
+            ..Search::default()
+        };
+        let library = Library::load(&search.find()?)?;
+        let layout = layout(bundle.info());
+        let kernels = match settings.kernels {
+            KernelSetting::Recurve => KernelChoice::Recurve,
+            KernelSetting::OnnxRuntime => KernelChoice::OnnxRuntime,
+            KernelSetting::Auto => faster(&library, bundle, &layout, &options(settings, KernelChoice::Recurve)),
+        };
+        Ok(Self { library, bundle, settings, layout, kernels })
     }
+
+    /// Loads the graph.
+    ///
+    /// # Errors
+    /// ONNX Runtime refuses it, it is not what the bundle says, or there is no memory for its state.
+    pub fn load(self) -> Result<Graph, EngineError> {
+        let begun = Instant::now();
+        let model = self.model()?;
+        info!(
+            library = %self.library.path().display(),
+            kernels = model.kernels(),
+            threads = self.settings.threads,
+            slots = self.settings.slots,
+            ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX),
+            "graph loaded"
+        );
+        Ok(Graph { model, library: self.library })
+    }
+
+    fn model(&self) -> Result<Model, LoadError> {
+        let graph = self.bundle.graph_path();
+        let with = |kernels| Model::load(&self.library, &graph, self.layout.clone(), &options(self.settings, kernels));
+        with(self.kernels).or_else(|error| match (&error, self.settings.kernels, self.kernels) {
+            (LoadError::Refused { .. }, KernelSetting::Auto, KernelChoice::Recurve) => {
+                let model = with(KernelChoice::OnnxRuntime)?;
+                warn!(%error, "our kernels cannot load the graph: ONNX Runtime's compute");
+                Ok(model)
+            }
+            // What is missing then is missing for both, or there is no choice.
+            _ => Err(error),
+        })
+    }
+}
+
+fn options(settings: &EngineSettings, kernels: KernelChoice) -> Options {
+    Options { threads: settings.threads, spinning: settings.spinning, rows: settings.slots, kernels }
 }
 
 /// Tries both kinds of kernels for a moment, and says what came out.

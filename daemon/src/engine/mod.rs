@@ -7,7 +7,7 @@ pub mod detokenize;
 mod draw;
 mod emit;
 pub mod job;
-mod load;
+pub mod load;
 mod plan;
 pub mod sample;
 mod slots;
@@ -19,14 +19,13 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use recurve_bundle::Bundle;
-use recurve_runtime::{Library, LibraryError, LoadError, Model, Search};
+use recurve_runtime::{LibraryError, LoadError};
 use tokio::sync::watch;
-use tracing::info;
 
 use crate::admission::Admission;
 use crate::config::EngineSettings;
 use crate::tokenizer::Tokenizer;
+use load::Graph;
 use step::Stepper;
 
 /// The engine's thread.
@@ -36,14 +35,6 @@ pub struct Engine {
     thread: JoinHandle<()>,
     /// Why the thread ended, if it did so by itself.
     failed: watch::Receiver<Option<String>>,
-}
-
-/// A loaded graph, and the library that runs it.
-#[derive(Debug)]
-pub struct Graph {
-    // Dropped in this order: session, environment.
-    model: Model,
-    library: Library,
 }
 
 /// Why the engine did not start.
@@ -58,32 +49,6 @@ pub enum EngineError {
     /// The system gives no thread.
     #[error("the engine's thread cannot be started: {0}")]
     Thread(std::io::Error),
-}
-
-impl Graph {
-    /// Finds ONNX Runtime and loads the bundle's graph.
-    ///
-    /// # Errors
-    /// ONNX Runtime is missing or too old, or the graph cannot be loaded.
-    pub fn load(bundle: &Bundle, settings: &EngineSettings) -> Result<Self, EngineError> {
-        let search = Search {
-            configured: settings.library.clone(),
-            executable: std::env::current_exe().ok(),
-            ..Search::default()
-        };
-        let library = Library::load(&search.find()?)?;
-        let begun = Instant::now();
-        let model = load::model(&library, bundle, settings)?;
-        info!(
-            library = %library.path().display(),
-            kernels = model.kernels(),
-            threads = settings.threads,
-            slots = settings.slots,
-            ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX),
-            "graph loaded"
-        );
-        Ok(Self { model, library })
-    }
 }
 
 impl Engine {
