@@ -145,6 +145,8 @@ fn load(settings: &Settings) -> Result<Loaded, Error> {
     let locked = warming.locked()?;
     let admission = Admission::new(settings.engine.queue);
     let engine = Engine::start(graph, model.tokenizer.clone(), &settings.engine, Arc::clone(&admission))?;
+    // Comparing kernels and reading a tokenizer take tens of megabytes for a moment.
+    recurve_runtime::release_free_memory();
     Ok(Loaded { engine, serving: Serving { model, admission }, locked })
 }
 

@@ -1,9 +1,10 @@
 //! A bundle that is measured.
 
 use std::fs::File;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use recurve_bundle::{Bundle, file};
+use recurve_runtime::Weights;
 use serde_json::{Value, json};
 
 use crate::Failure;
@@ -41,16 +42,22 @@ impl Subject {
         self.weight_bytes <= SMALL
     }
 
-    /// Brings the weights into the page cache.
+    /// Brings the weights into the page cache as a daemon does after the machine has started: in large pages, where kernel
+    /// and file system have them. What was there is dropped before.
     ///
     /// # Errors
     /// A shard cannot be read.
     pub(crate) fn read_ahead(&self) -> Result<(), Failure> {
-        for (path, _) in self.bundle.shards() {
-            let read = File::open(&path).and_then(|mut shard| std::io::copy(&mut shard, &mut std::io::sink()));
-            read.map_err(|error| format!("{}: {error}", path.display()))?;
+        let paths: Vec<PathBuf> = self.bundle.shards().map(|(path, _)| path).collect();
+        for path in &paths {
+            let dropped = File::open(path)
+                .and_then(|shard| Ok(rustix::fs::fadvise(shard, 0, None, rustix::fs::Advice::DontNeed)?));
+            dropped.map_err(|error| format!("{}: {error}", path.display()))?;
         }
-        Ok(())
+        match Weights::map(&paths)?.read_ahead().error {
+            Some(error) => Err(error.into()),
+            None => Ok(()),
+        }
     }
 
     /// What the figures are figures of.

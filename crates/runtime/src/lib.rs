@@ -3,6 +3,7 @@
 //! that names `ort`.
 
 mod buffer;
+mod heap;
 mod library;
 mod lower;
 mod model;
@@ -16,6 +17,7 @@ mod weights;
 /// Exponentials of many logits at once: what draws a token computes with the instructions that the model does.
 pub use recurve_kernels::exponentials;
 
+pub use heap::release_free_memory;
 pub use library::{Library, LibraryError, Search};
 pub use model::{KernelChoice, LoadError, Model, ModelLayout, Options, StateLayout};
 pub use rows::{Batch, Step, StepError};

@@ -24,9 +24,9 @@ use crate::session;
 const SMALL: u64 = 32 << 20;
 /// Most bytes of weights that a product is tried with: more than the caches of the boards that this is for, few enough to be
 /// repacked in a moment.
-const WEIGHTS: usize = 8 << 20;
+const WEIGHTS: usize = 4 << 20;
 /// How long the two are compared.
-const TIME: Duration = Duration::from_millis(40);
+const TIME: Duration = Duration::from_millis(30);
 /// The least number of turns that each has, and the most.
 const TURNS: [usize; 2] = [3, 100];
 /// Times that it is computed in a turn. The first one is not counted: in a generation the next one follows at once, and no
