@@ -115,7 +115,7 @@ pub async fn run(
         }
     };
     let model = Arc::clone(&serving.model);
-    node.enter(Phase::Serving(serving));
+    server.enter(Phase::Serving(serving)).await;
     // Only now: who reads this line may ask at once.
     info!(listen = %addresses, model = %model.name, bundle = %model.bundle, "ready");
 
@@ -123,7 +123,7 @@ pub async fn run(
         () = &mut shutdown => Ok(()),
         reason = engine.failed() => Err(Error::EngineFailed(reason)),
     };
-    node.enter(Phase::Stopping);
+    server.enter(Phase::Stopping).await;
     server.drain();
     if spawn_blocking(move || engine.shutdown(grace)).await.is_err() {
         return Err(Error::Internal("the engine panicked while it stopped".into()));
@@ -136,9 +136,9 @@ pub async fn run(
 /// Opens the bundle and starts the engine on it.
 fn load(settings: &Settings) -> Result<Loaded, Error> {
     let bundle = Bundle::open(&settings.bundle)?;
+    let loader = Loader::new(&bundle, &settings.engine)?;
     let warming = Warming::start(&bundle, settings.engine.lock_weights)
         .map_err(|error| Error::Internal(format!("the thread that reads weights cannot be started: {error}")))?;
-    let loader = Loader::new(&bundle, &settings.engine)?;
     // A large tokenizer takes longer than the graph.
     let (model, graph) = rayon::join(|| Model::from_bundle(&bundle, settings.limits.clone()), || loader.load());
     let (model, graph) = (Arc::new(model?), graph?);

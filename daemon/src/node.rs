@@ -54,11 +54,6 @@ impl Node {
         self.phase.borrow().clone()
     }
 
-    /// Follows the phase.
-    pub fn watch(&self) -> watch::Receiver<Phase> {
-        self.phase.subscribe()
-    }
-
     /// Counts a call until the token is dropped.
     pub fn call(&self) -> TaskTrackerToken {
         self.calls.token()

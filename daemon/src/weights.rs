@@ -56,11 +56,15 @@ fn warm(paths: &[PathBuf], lock: bool) -> Result<Option<Weights>, WeightsError> 
         weights.check_limit()?;
     }
     let ahead = weights.read_ahead();
-    if lock {
-        weights.lock()?;
-    } else if let Some(error) = ahead.error {
-        warn!(%error, "weights are read when they are needed");
-        return Ok(None);
+    match ahead.error {
+        // What cannot be read cannot be kept either, and no limit is to blame.
+        Some(error) if lock => return Err(error),
+        Some(error) => {
+            warn!(%error, "weights are read when they are needed");
+            return Ok(None);
+        }
+        None if lock => weights.lock()?,
+        None => {}
     }
     // `read` is 0 where the page cache had them all.
     info!(

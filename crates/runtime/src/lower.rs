@@ -34,7 +34,11 @@ pub(crate) fn lower(graph: &[u8], operators: &[Lowered]) -> Result<Vec<u8>, Stri
     let mut model = ModelProto::decode(graph).map_err(|error| format!("it is not a graph: {error}"))?;
     let Some(graph) = &mut model.graph else { return Err("it has no graph".to_owned()) };
     for operator in operators {
-        let Some(at) = model.functions.iter().position(|function| function.name == operator.name) else { continue };
+        let Some(at) =
+            model.functions.iter().position(|function| function.domain == DOMAIN && function.name == operator.name)
+        else {
+            continue;
+        };
         let definition = model.functions.remove(at);
         let position = |name: &str| definition.input.iter().position(|input| input == name);
         let mut kept: Vec<Option<usize>> = operator.inputs.iter().map(|name| position(name)).collect();
@@ -59,7 +63,19 @@ pub(crate) fn is_ours(node: &NodeProto) -> bool {
         && UNKNOWN_INPUTS.iter().all(|&at| node.input.get(at).is_none_or(String::is_empty))
         && matches!(attribute(node, "bits"), Some(4 | 8))
         && matches!(attribute(node, "block_size"), Some(32 | 64 | 128))
-        && matches!((attribute(node, "K"), attribute(node, "block_size")), (Some(k), Some(block)) if k % block == 0)
+        && attribute(node, "N").is_some_and(|n| n > 0)
+        && matches!((attribute(node, "K"), attribute(node, "block_size")), (Some(k), Some(block)) if k > 0 && k % block == 0)
+}
+
+/// Whether a lowered graph leaves products to ONNX Runtime.
+pub(crate) fn leaves_products(lowered: &[u8]) -> bool {
+    let Ok(model) = ModelProto::decode(lowered) else { return false };
+    let products = ["MatMul", "FusedMatMul", "Gemm", PRODUCT];
+    model
+        .graph
+        .iter()
+        .flat_map(|graph| &graph.node)
+        .any(|node| node.domain != DOMAIN && products.contains(&node.op_type.as_str()))
 }
 
 /// A node's attribute, where it has it and it is an integer.
@@ -146,6 +162,23 @@ mod tests {
         assert_eq!(inputs[2], ["one"]);
         let domains: Vec<_> = lowered.opset_import.iter().map(|opset| (opset.domain.as_str(), opset.version)).collect();
         assert_eq!(domains, [(DOMAIN, 1)]);
+    }
+
+    #[test]
+    fn definitions_of_others_stay() {
+        let foreign = FunctionProto { name: "Round".into(), domain: "other".into(), ..FunctionProto::default() };
+        assert_eq!(lowered(Vec::new(), vec![foreign]).functions.len(), 1);
+    }
+
+    #[test]
+    fn products_that_are_left_are_found() {
+        let ours = lower(&model(vec![product(64, 32, 4, &["x", "values", "scales"])], Vec::new()), &[]).unwrap();
+        assert!(!leaves_products(&ours));
+        let zero = product(0, 32, 4, &["x", "values", "scales"]);
+        let dense = NodeProto { op_type: "FusedMatMul".into(), ..NodeProto::default() };
+        for left in [zero, dense] {
+            assert!(leaves_products(&lower(&model(vec![left], Vec::new()), &[]).unwrap()));
+        }
     }
 
     #[test]

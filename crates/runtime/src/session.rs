@@ -8,7 +8,7 @@ use ort::session::builder::{GraphOptimizationLevel, SessionBuilder};
 use recurve_kernels::{Kernels, Pool};
 
 use crate::library::Library;
-use crate::lower::lower;
+use crate::lower::{leaves_products, lower};
 use crate::model::{KernelChoice, Options};
 use crate::operator::{self, Shared};
 
@@ -27,10 +27,11 @@ pub(crate) fn from_file(library: &Library, graph: &Path, options: &Options) -> R
         KernelChoice::Recurve => {
             let folder = graph.parent().and_then(Path::to_str).ok_or("the path is not UTF-8")?;
             let bytes = std::fs::read(graph).map_err(|error| error.to_string())?;
-            with_ours(library, options)?
+            let lowered = lower(&bytes, operator::LOWERED)?;
+            with_ours(library, options, &lowered)?
                 .with_config_entry("session.model_external_initializers_file_folder_path", folder)
                 .map_err(|error| error.to_string())?
-                .commit_from_memory(&lower(&bytes, operator::LOWERED)?)
+                .commit_from_memory(&lowered)
                 .map_err(|error| error.to_string())
         }
     }
@@ -40,7 +41,10 @@ pub(crate) fn from_file(library: &Library, graph: &Path, options: &Options) -> R
 pub(crate) fn from_memory(library: &Library, graph: &[u8], options: &Options) -> Result<Session, String> {
     let session = match options.kernels {
         KernelChoice::OnnxRuntime => plain(library, options.threads, options.spinning)?.commit_from_memory(graph),
-        KernelChoice::Recurve => with_ours(library, options)?.commit_from_memory(&lower(graph, operator::LOWERED)?),
+        KernelChoice::Recurve => {
+            let lowered = lower(graph, operator::LOWERED)?;
+            with_ours(library, options, &lowered)?.commit_from_memory(&lowered)
+        }
     };
     session.map_err(|error| error.to_string())
 }
@@ -61,7 +65,7 @@ fn plain(library: &Library, threads: usize, spinning: bool) -> Result<SessionBui
         .map_err(|error| error.to_string())
 }
 
-fn with_ours(library: &Library, options: &Options) -> Result<SessionBuilder, String> {
+fn with_ours(library: &Library, options: &Options, lowered: &[u8]) -> Result<SessionBuilder, String> {
     let threads = match options.threads {
         0 => std::thread::available_parallelism().map_or(1, usize::from),
         threads => threads,
@@ -70,6 +74,7 @@ fn with_ours(library: &Library, options: &Options) -> Result<SessionBuilder, Str
     let pool = Pool::new(threads, spin).map_err(|error| error.to_string())?;
     let shared = Shared::new(Kernels::best(), pool);
     let operators = operator::domain(&shared).map_err(|error| error.to_string())?;
-    // Beside our own threads, nothing that is left to ONNX Runtime is worth another one.
-    plain(library, 1, options.spinning)?.with_operators(operators).map_err(|error| error.to_string())
+    // Beside our own threads, only products are worth others: those in f32, or of a form that we do not know.
+    let theirs = if leaves_products(lowered) { options.threads } else { 1 };
+    plain(library, theirs, options.spinning)?.with_operators(operators).map_err(|error| error.to_string())
 }

@@ -198,20 +198,26 @@ impl TriedProduct {
     fn main_of(model: &ModelProto) -> Option<Self> {
         let mut kinds: Vec<Self> = Vec::new();
         for node in model.graph.iter().flat_map(|graph| &graph.node).filter(|node| is_ours(node)) {
-            let size = |name: &str| attribute(node, name).and_then(|value| usize::try_from(value).ok());
-            let (rows, columns, bits, block) = (size("N")?, size("K")?, size("bits")?, size("block_size")?);
-            match kinds.iter_mut().find(|kind| (kind.columns, kind.bits, kind.block) == (columns, bits, block)) {
-                Some(kind) => kind.rows += rows,
-                None => kinds.push(Self { rows, columns, bits, block }),
+            let Some(product) = Self::of(node) else { continue };
+            match kinds.iter_mut().find(|kind| Self { rows: product.rows, ..**kind } == product) {
+                Some(kind) => kind.rows = kind.rows.saturating_add(product.rows),
+                None => kinds.push(product),
             }
         }
         let main = kinds.into_iter().max_by_key(Self::bytes)?;
-        let most = (WEIGHTS / Self { rows: 1, ..main }.bytes().max(1)).max(1);
+        let most = WEIGHTS / Self { rows: 1, ..main }.bytes().max(1);
         Some(Self { rows: main.rows.min(most), ..main })
     }
 
+    /// A node's product; none where a single row is more than is tried.
+    fn of(node: &NodeProto) -> Option<Self> {
+        let size = |name: &str| attribute(node, name).and_then(|value| usize::try_from(value).ok());
+        let product = Self { rows: size("N")?, columns: size("K")?, bits: size("bits")?, block: size("block_size")? };
+        (Self { rows: 1, ..product }.bytes() <= WEIGHTS).then_some(product)
+    }
+
     fn bytes(&self) -> usize {
-        self.rows * self.columns * self.bits / 8
+        self.rows.saturating_mul(self.columns).saturating_mul(self.bits) / 8
     }
 
     /// A graph of this product alone, its weights in it: `y [1, rows] = x [1, columns] Wᵀ`.
@@ -384,6 +390,20 @@ mod tests {
         assert_eq!(TriedProduct::main_of(&model(Vec::new())), None);
         let theirs = NodeProto { input: ["x", "v", "s", "zero_points"].map(str::to_owned).to_vec(), ..node(9, 64, 4) };
         assert_eq!(TriedProduct::main_of(&model(vec![theirs])), None, "a product that is not ours");
+        let huge = |rows: i64, columns: i64| {
+            let mut node = node(9, 64, 4);
+            for attribute in &mut node.attribute {
+                attribute.i = match attribute.name.as_str() {
+                    "N" => Some(rows),
+                    "K" => Some(columns),
+                    _ => attribute.i,
+                };
+            }
+            node
+        };
+        assert_eq!(TriedProduct::main_of(&model(vec![huge(1, 1 << 60), huge(-5, 64)])), None);
+        let product = TriedProduct::main_of(&model(vec![huge(1 << 62, 64), huge(1 << 62, 64)])).unwrap();
+        assert!(product.bytes() <= WEIGHTS, "{product:?}");
     }
 
     #[test]

@@ -1,32 +1,20 @@
 //! `grpc.health.v1` and reflection.
 
-use std::sync::Arc;
-
-use tokio_util::sync::CancellationToken;
 use tonic::service::RoutesBuilder;
 use tonic_health::ServingStatus;
 use tonic_health::server::{HealthReporter, health_reporter};
 
-use crate::node::{Node, Phase};
+use crate::node::Phase;
 
 /// The services whose health is told; the empty name stands for the node.
 const SERVICES: [&str; 2] = ["", "recurve.v1.Inference"];
 
-/// Adds the health service, which follows the node's phase until `end`.
-pub(super) async fn add(routes: &mut RoutesBuilder, node: &Arc<Node>, end: CancellationToken) {
+/// Adds the health service; the reporter is what [`tell`] tells it with.
+pub(super) async fn add(routes: &mut RoutesBuilder, phase: &Phase) -> HealthReporter {
     let (reporter, service) = health_reporter();
-    let mut phases = node.watch();
-    tell(&reporter, &phases.borrow_and_update().clone()).await;
+    tell(&reporter, phase).await;
     routes.add_service(service);
-    tokio::spawn(async move {
-        let follow = async {
-            while phases.changed().await.is_ok() {
-                let phase = phases.borrow_and_update().clone();
-                tell(&reporter, &phase).await;
-            }
-        };
-        end.run_until_cancelled(follow).await;
-    });
+    reporter
 }
 
 /// Adds reflection in both of its versions.
@@ -44,7 +32,8 @@ pub(super) fn add_reflection(routes: &mut RoutesBuilder) -> Result<(), tonic_ref
     Ok(())
 }
 
-async fn tell(reporter: &HealthReporter, phase: &Phase) {
+/// Answers from now on as it is in this phase.
+pub(super) async fn tell(reporter: &HealthReporter, phase: &Phase) {
     let status = match phase {
         Phase::Serving(_) => ServingStatus::Serving,
         Phase::Loading | Phase::Stopping => ServingStatus::NotServing,

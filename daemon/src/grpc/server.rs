@@ -18,6 +18,7 @@ use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tonic::service::Routes;
+use tonic_health::server::HealthReporter;
 use tower::ServiceExt as _;
 use tracing::{debug, warn};
 
@@ -25,7 +26,7 @@ use super::listener::{Listener, Stream};
 use super::peer::Peer;
 use super::{health, inference};
 use crate::config::Limits;
-use crate::node::Node;
+use crate::node::{Node, Phase};
 
 /// A connection that is silent this long is asked for a sign of life,
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(20);
@@ -50,6 +51,7 @@ const LAST_BYTES: Duration = Duration::from_millis(500);
 #[derive(Debug)]
 pub struct Server {
     node: Arc<Node>,
+    health: HealthReporter,
     tasks: TaskTracker,
     /// No new connections; those that are open may finish their calls.
     drain: CancellationToken,
@@ -72,15 +74,15 @@ impl Server {
     /// # Errors
     /// The descriptors for reflection are damaged.
     pub async fn start(node: &Arc<Node>, listeners: Vec<Listener>, limits: &Limits) -> io::Result<Self> {
+        let mut routes = Routes::builder();
+        routes.add_service(inference::service(node, limits));
         let server = Self {
             node: Arc::clone(node),
+            health: health::add(&mut routes, &node.phase()).await,
             tasks: TaskTracker::new(),
             drain: CancellationToken::new(),
             end: CancellationToken::new(),
         };
-        let mut routes = Routes::builder();
-        routes.add_service(inference::service(node, limits));
-        health::add(&mut routes, node, server.end.clone()).await;
         health::add_reflection(&mut routes).map_err(io::Error::other)?;
         let shared = Arc::new(Shared {
             routes: routes.routes().prepare(),
@@ -97,6 +99,12 @@ impl Server {
         }
         server.tasks.close();
         Ok(server)
+    }
+
+    /// The node moves on to another phase; when this returns, its health says so.
+    pub async fn enter(&self, phase: Phase) {
+        self.node.enter(phase.clone());
+        health::tell(&self.health, &phase).await;
     }
 
     /// Takes no new connections, and tells the clients of open ones to go elsewhere with their next call.

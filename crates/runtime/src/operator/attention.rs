@@ -13,6 +13,9 @@ pub(super) struct LocalAttention(pub(super) Shared);
 /// Its inputs, by the names that the graph's definition gives them. Without rotary positions, the last two are not there.
 pub(super) const INPUTS: [&str; 6] = ["qkv", "keys_before", "values_before", "start", "cos", "sin"];
 
+/// The most heads, and the largest window: sizes that are made of them stay numbers.
+const MOST: usize = 1 << 30;
+
 /// One node.
 pub(super) struct AttentionKernel {
     shared: Shared,
@@ -39,8 +42,10 @@ impl Operator for LocalAttention {
 
     fn create_kernel<'a>(&self, context: &KernelContext<'a>) -> ort::Result<AttentionKernel> {
         let size = |name: &str| match context.get::<i64>(name).map(usize::try_from) {
-            Some(Ok(value)) if value > 0 => Ok(value),
-            other => Err(ort::Error::new(format!("LocalAttention: attribute `{name}` is {other:?}"))),
+            Some(Ok(value)) if (1..=MOST).contains(&value) => Ok(value),
+            other => {
+                Err(ort::Error::new(format!("LocalAttention: attribute `{name}` is {other:?}, not from 1 to {MOST}")))
+            }
         };
         Ok(AttentionKernel { shared: self.0.clone(), heads: size("heads")?, window: size("window")? })
     }
@@ -70,6 +75,10 @@ fn carried<'v>(before: &ValueRef<'_>, after: &'v mut ValueRefMut<'_>) -> ort::Re
     let (_, held) = read::<f32>(before)?;
     let held: (*const f32, usize) = (held.as_ptr(), held.len());
     let (_, ring) = after.try_extract_tensor_mut::<f32>()?;
+    if ring.len() != held.1 {
+        let sizes = [held.1, ring.len()];
+        return Err(ort::Error::new(format!("LocalAttention: rings of keys and values differ: {sizes:?} values")));
+    }
     if !std::ptr::eq(ring.as_ptr(), held.0) {
         tracing::warn!("a ring is copied: its input and its output are not bound to the same memory");
         let (_, held) = read::<f32>(before)?;
