@@ -4,7 +4,7 @@ use std::marker::PhantomData;
 
 use crate::layout::{Group, Matrix};
 
-/// `y [m, rows] = x [m, columns] · matrixᵀ + bias`, optionally capped. Threads compute different rows of the matrix.
+/// `y [m, rows] = x [m, columns] · matrixᵀ + bias`. Threads compute different rows of the matrix.
 pub(crate) struct Job<'a> {
     pub(crate) matrix: Matrix<'a>,
     /// The activations, `[m, groups]`.
