@@ -4,10 +4,12 @@
 //! of that name; `com.microsoft.MatMulNBits` has no definition and changes its domain.
 
 use prost::Message;
-use recurve_onnx::{ModelProto, NodeProto, OperatorSetIdProto};
+use recurve_onnx::{FunctionProto, GraphProto, ModelProto, NodeProto, OperatorSetIdProto};
 
 use crate::operator::DOMAIN;
 
+/// The version of our operators that is implemented here.
+const VERSION: i64 = 1;
 /// The quantized product.
 pub(crate) const PRODUCT: &str = "MatMulNBits";
 /// Where ONNX Runtime has it.
@@ -26,19 +28,29 @@ pub(crate) struct Lowered {
     pub(crate) more: Option<&'static str>,
 }
 
-/// The graph with every node that `operators` know given to them; products as well.
+/// The graph with every node that `operators` know given to them; products as well. None where there is no such node.
 ///
 /// # Errors
-/// It is not a graph.
-pub(crate) fn lower(graph: &[u8], operators: &[Lowered]) -> Result<Vec<u8>, String> {
-    let mut model = ModelProto::decode(graph).map_err(|error| format!("it is not a graph: {error}"))?;
+/// It is not a graph, or holds more than is read here and would lose it.
+pub(crate) fn lower(bytes: &[u8], operators: &[Lowered]) -> Result<Option<Vec<u8>>, String> {
+    let mut model = ModelProto::decode(bytes).map_err(|error| format!("it is not a graph: {error}"))?;
+    let left = bytes.len().abs_diff(model.encoded_len());
+    if left != 0 {
+        return Err(format!("it holds {left} bytes of fields that are not read here and would be lost"));
+    }
     let Some(graph) = &mut model.graph else { return Err("it has no graph".to_owned()) };
-    for operator in operators {
-        let Some(at) =
-            model.functions.iter().position(|function| function.domain == DOMAIN && function.name == operator.name)
-        else {
+    let mut changed = false;
+    // Of another version the operators may mean something else.
+    let known = model.opset_import.iter().any(|opset| opset.domain == DOMAIN && opset.version == VERSION);
+    for operator in operators.iter().filter(|_| known) {
+        let is_definition = |function: &FunctionProto| function.domain == DOMAIN && function.name == operator.name;
+        let Some(at) = model.functions.iter().position(is_definition) else { continue };
+        // Nodes that are not in the graph itself are not changed: they need the definition.
+        let inner = model.functions.iter().flat_map(|function| &function.node).any(|node| calls(node, operator.name))
+            || graph.node.iter().flat_map(subgraphs).any(|graph| graph.node.iter().any(|n| calls(n, operator.name)));
+        if inner {
             continue;
-        };
+        }
         let definition = model.functions.remove(at);
         let position = |name: &str| definition.input.iter().position(|input| input == name);
         let mut kept: Vec<Option<usize>> = operator.inputs.iter().map(|name| position(name)).collect();
@@ -47,13 +59,28 @@ pub(crate) fn lower(graph: &[u8], operators: &[Lowered]) -> Result<Vec<u8>, Stri
         for node in graph.node.iter_mut().filter(|node| node.domain == DOMAIN && node.op_type == operator.name) {
             node.input =
                 kept.iter().map(|at| at.and_then(|at| node.input.get(at)).cloned().unwrap_or_default()).collect();
+            changed = true;
         }
     }
-    graph.node.iter_mut().filter(|node| is_ours(node)).for_each(|node| node.domain = DOMAIN.to_owned());
-    if model.opset_import.iter().all(|opset| opset.domain != DOMAIN) {
-        model.opset_import.push(OperatorSetIdProto { domain: DOMAIN.to_owned(), version: 1 });
+    for node in graph.node.iter_mut().filter(|node| is_ours(node)) {
+        node.domain = DOMAIN.to_owned();
+        changed = true;
     }
-    Ok(model.encode_to_vec())
+    if model.opset_import.iter().all(|opset| opset.domain != DOMAIN) {
+        model.opset_import.push(OperatorSetIdProto { domain: DOMAIN.to_owned(), version: VERSION });
+    }
+    Ok(changed.then(|| model.encode_to_vec()))
+}
+
+/// Whether a node, or one in a graph that it holds, is of this operator.
+fn calls(node: &NodeProto, name: &str) -> bool {
+    (node.domain == DOMAIN && node.op_type == name)
+        || subgraphs(node).any(|graph| graph.node.iter().any(|node| calls(node, name)))
+}
+
+/// The graphs that a node holds, such as a condition's branches.
+fn subgraphs(node: &NodeProto) -> impl Iterator<Item = &GraphProto> {
+    node.attribute.iter().filter_map(|attribute| attribute.g.as_ref())
 }
 
 /// Whether our kernels compute this node.
@@ -85,7 +112,7 @@ pub(crate) fn attribute(node: &NodeProto, name: &str) -> Option<i64> {
 
 #[cfg(test)]
 mod tests {
-    use recurve_onnx::{AttributeProto, FunctionProto, GraphProto};
+    use recurve_onnx::AttributeProto;
 
     use super::*;
 
@@ -103,12 +130,33 @@ mod tests {
     }
 
     fn model(nodes: Vec<NodeProto>, functions: Vec<FunctionProto>) -> Vec<u8> {
-        let graph = Some(GraphProto { node: nodes, ..GraphProto::default() });
-        ModelProto { graph, functions, ..ModelProto::default() }.encode_to_vec()
+        with_version(VERSION, nodes, functions)
     }
 
+    fn with_version(version: i64, nodes: Vec<NodeProto>, functions: Vec<FunctionProto>) -> Vec<u8> {
+        let graph = Some(GraphProto { node: nodes, ..GraphProto::default() });
+        let opset_import = vec![OperatorSetIdProto { domain: DOMAIN.into(), version }];
+        ModelProto { graph, functions, opset_import, ..ModelProto::default() }.encode_to_vec()
+    }
+
+    /// The graph as it is loaded: lowered, or as it is.
     fn lowered(nodes: Vec<NodeProto>, functions: Vec<FunctionProto>) -> ModelProto {
-        ModelProto::decode(lower(&model(nodes, functions), &[ROUND]).unwrap().as_slice()).unwrap()
+        let model = model(nodes, functions);
+        ModelProto::decode(lower(&model, &[ROUND]).unwrap().unwrap_or(model).as_slice()).unwrap()
+    }
+
+    fn call(name: &str, inputs: &[&str]) -> NodeProto {
+        NodeProto {
+            op_type: name.into(),
+            domain: DOMAIN.into(),
+            input: inputs.iter().map(ToString::to_string).collect(),
+            ..NodeProto::default()
+        }
+    }
+
+    fn definition(name: &str, domain: &str) -> FunctionProto {
+        let input = ["a", "unused", "b", "tap_0", "tap_1"].map(str::to_owned).to_vec();
+        FunctionProto { name: name.into(), domain: domain.into(), input, ..FunctionProto::default() }
     }
 
     #[test]
@@ -135,19 +183,6 @@ mod tests {
 
     #[test]
     fn definitions_of_ours_are_left_out_and_their_nodes_have_the_inputs_that_we_take() {
-        let names = |names: &[&str]| names.iter().map(ToString::to_string).collect::<Vec<_>>();
-        let definition = |name: &str, domain: &str| FunctionProto {
-            name: name.into(),
-            domain: domain.into(),
-            input: names(&["a", "unused", "b", "tap_0", "tap_1"]),
-            ..FunctionProto::default()
-        };
-        let call = |name: &str, inputs: &[&str]| NodeProto {
-            op_type: name.into(),
-            domain: DOMAIN.into(),
-            input: names(inputs),
-            ..NodeProto::default()
-        };
         let nodes = vec![
             call("Round", &["one", "two", "three", "four", "five"]),
             call("Round", &["one", "two"]),
@@ -166,18 +201,41 @@ mod tests {
 
     #[test]
     fn definitions_of_others_stay() {
-        let foreign = FunctionProto { name: "Round".into(), domain: "other".into(), ..FunctionProto::default() };
-        assert_eq!(lowered(Vec::new(), vec![foreign]).functions.len(), 1);
+        assert_eq!(lowered(Vec::new(), vec![definition("Round", "other")]).functions.len(), 1);
+    }
+
+    #[test]
+    fn definitions_stay_that_are_of_another_version_or_used_out_of_reach() {
+        let nodes = vec![call("Round", &["one", "two", "three"])];
+        let other = with_version(VERSION + 1, nodes.clone(), vec![definition("Round", DOMAIN)]);
+        assert_eq!(lower(&other, &[ROUND]), Ok(None));
+
+        let branch = GraphProto { node: nodes.clone(), ..GraphProto::default() };
+        let attribute = AttributeProto { name: "then".into(), g: Some(branch), ..AttributeProto::default() };
+        let holder = NodeProto { op_type: "If".into(), attribute: vec![attribute], ..NodeProto::default() };
+        let caller = FunctionProto { node: nodes.clone(), ..definition("Caller", DOMAIN) };
+        for (more, functions) in [(vec![holder], vec![]), (vec![], vec![caller])] {
+            let functions = [functions, vec![definition("Round", DOMAIN)]].concat();
+            let all = model([nodes.clone(), more].concat(), functions);
+            assert_eq!(lower(&all, &[ROUND]), Ok(None));
+        }
+    }
+
+    #[test]
+    fn a_graph_that_would_lose_something_is_refused() {
+        // Field 6 of a model is its `doc_string`, which is not read.
+        let graph = [model(vec![product(64, 32, 4, &["x", "values", "scales"])], Vec::new()), b"\x32\x02hi".to_vec()];
+        assert!(lower(&graph.concat(), &[]).unwrap_err().contains("4 bytes of fields"));
     }
 
     #[test]
     fn products_that_are_left_are_found() {
-        let ours = lower(&model(vec![product(64, 32, 4, &["x", "values", "scales"])], Vec::new()), &[]).unwrap();
+        let ours = lowered(vec![product(64, 32, 4, &["x", "values", "scales"])], Vec::new()).encode_to_vec();
         assert!(!leaves_products(&ours));
         let zero = product(0, 32, 4, &["x", "values", "scales"]);
         let dense = NodeProto { op_type: "FusedMatMul".into(), ..NodeProto::default() };
         for left in [zero, dense] {
-            assert!(leaves_products(&lower(&model(vec![left], Vec::new()), &[]).unwrap()));
+            assert!(leaves_products(&lowered(vec![left], Vec::new()).encode_to_vec()));
         }
     }
 

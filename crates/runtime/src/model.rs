@@ -115,11 +115,11 @@ impl Model {
     /// ONNX Runtime refuses the graph or its weights, or inputs and outputs are not those of the layout.
     pub fn load(library: &Library, graph: &Path, layout: ModelLayout, options: &Options) -> Result<Self, LoadError> {
         let refused = |reason: String| LoadError::Refused { path: graph.to_owned(), reason };
-        let kernels = match options.kernels {
+        let (session, kernels) = session::from_file(library, graph, options).map_err(refused)?;
+        let kernels = match kernels {
             KernelChoice::Recurve => Kernels::best().name(),
             KernelChoice::OnnxRuntime => "onnxruntime",
         };
-        let session = session::from_file(library, graph, options).map_err(refused)?;
         check(&session, &layout).map_err(|reason| LoadError::Mismatch { path: graph.to_owned(), reason })?;
         let terminator = Terminator::new().map_err(|error| refused(error.to_string()))?;
         let rows = Rows::new(&layout, options.rows).ok_or(LoadError::Memory {

@@ -18,23 +18,23 @@ const SPIN: Duration = Duration::from_micros(50);
 /// The same where spinning is asked for: from one step to the next.
 const LONG_SPIN: Duration = Duration::from_millis(20);
 
-/// A session over the graph in a file; its weights are mapped from the files beside it.
-pub(crate) fn from_file(library: &Library, graph: &Path, options: &Options) -> Result<Session, String> {
-    match options.kernels {
-        KernelChoice::OnnxRuntime => plain(library, options.threads, options.spinning)?
-            .commit_from_file(graph)
-            .map_err(|error| error.to_string()),
-        KernelChoice::Recurve => {
-            let folder = graph.parent().and_then(Path::to_str).ok_or("the path is not UTF-8")?;
-            let bytes = std::fs::read(graph).map_err(|error| error.to_string())?;
-            let lowered = lower(&bytes, operator::LOWERED)?;
-            with_ours(library, options, &lowered)?
-                .with_config_entry("session.model_external_initializers_file_folder_path", folder)
-                .map_err(|error| error.to_string())?
-                .commit_from_memory(&lowered)
-                .map_err(|error| error.to_string())
-        }
-    }
+/// A session over the graph in a file, and whose kernels compute it: ONNX Runtime's where no node is ours. Its weights are
+/// mapped from the files beside it.
+pub(crate) fn from_file(library: &Library, graph: &Path, options: &Options) -> Result<(Session, KernelChoice), String> {
+    let lowered = match options.kernels {
+        KernelChoice::OnnxRuntime => None,
+        KernelChoice::Recurve => lower(&std::fs::read(graph).map_err(|error| error.to_string())?, operator::LOWERED)?,
+    };
+    let Some(lowered) = lowered else {
+        let session = plain(library, options.threads, options.spinning)?.commit_from_file(graph);
+        return Ok((session.map_err(|error| error.to_string())?, KernelChoice::OnnxRuntime));
+    };
+    let folder = graph.parent().and_then(Path::to_str).ok_or("the path is not UTF-8")?;
+    let session = with_ours(library, options, &lowered)?
+        .with_config_entry("session.model_external_initializers_file_folder_path", folder)
+        .map_err(|error| error.to_string())?
+        .commit_from_memory(&lowered);
+    Ok((session.map_err(|error| error.to_string())?, KernelChoice::Recurve))
 }
 
 /// A session over a graph in memory that has its weights in it.
@@ -42,7 +42,7 @@ pub(crate) fn from_memory(library: &Library, graph: &[u8], options: &Options) ->
     let session = match options.kernels {
         KernelChoice::OnnxRuntime => plain(library, options.threads, options.spinning)?.commit_from_memory(graph),
         KernelChoice::Recurve => {
-            let lowered = lower(graph, operator::LOWERED)?;
+            let lowered = lower(graph, operator::LOWERED)?.ok_or("no node of it is ours")?;
             with_ours(library, options, &lowered)?.commit_from_memory(&lowered)
         }
     };

@@ -429,7 +429,7 @@ mod tests {
     #[test]
     fn what_is_tried_is_given_to_our_operator() {
         let graph = TriedProduct { rows: 40, columns: 64, bits: 4, block: 32 }.graph();
-        let lowered = ModelProto::decode(lower(&graph, operator::LOWERED).unwrap().as_slice()).unwrap();
+        let lowered = ModelProto::decode(lower(&graph, operator::LOWERED).unwrap().unwrap().as_slice()).unwrap();
         assert_eq!(lowered.graph.unwrap().node[0].domain, operator::DOMAIN);
     }
 

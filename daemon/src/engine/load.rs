@@ -3,7 +3,9 @@
 use std::time::Instant;
 
 use recurve_bundle::{Bundle, ModelInfo, StateKind};
-use recurve_runtime::{KernelChoice, Library, LoadError, Model, ModelLayout, Options, Search, StateLayout, Trial};
+use recurve_runtime::{
+    Batch, KernelChoice, Library, LoadError, Model, ModelLayout, Options, Search, StateLayout, StepError, Trial,
+};
 use tracing::{debug, info, warn};
 
 use super::EngineError;
@@ -49,10 +51,10 @@ impl<'a> Loader<'a> {
         Ok(Self { library, bundle, settings, layout, kernels })
     }
 
-    /// Loads the graph.
+    /// Loads the graph, and computes a step with it.
     ///
     /// # Errors
-    /// ONNX Runtime refuses it, it is not what the bundle says, or there is no memory for its state.
+    /// ONNX Runtime refuses it or cannot compute it, it is not what the bundle says, or there is no memory for its state.
     pub fn load(self) -> Result<Graph, EngineError> {
         let begun = Instant::now();
         let model = self.model()?;
@@ -69,17 +71,37 @@ impl<'a> Loader<'a> {
 
     fn model(&self) -> Result<Model, LoadError> {
         let graph = self.bundle.graph_path();
-        let with = |kernels| Model::load(&self.library, &graph, self.layout.clone(), &options(self.settings, kernels));
+        let with = |kernels| {
+            let mut model = Model::load(&self.library, &graph, self.layout.clone(), &options(self.settings, kernels))?;
+            match first_step(&mut model) {
+                Ok(()) => Ok(model),
+                Err(error) => Err(LoadError::Refused { path: graph.clone(), reason: error.to_string() }),
+            }
+        };
         with(self.kernels).or_else(|error| match (&error, self.settings.kernels, self.kernels) {
             (LoadError::Refused { .. }, KernelSetting::Auto, KernelChoice::Recurve) => {
                 let model = with(KernelChoice::OnnxRuntime)?;
-                warn!(%error, "our kernels cannot load the graph: ONNX Runtime's compute");
+                warn!(%error, "our kernels cannot compute the graph: ONNX Runtime's compute");
                 Ok(model)
             }
             // What is missing then is missing for both, or there is no choice.
             _ => Err(error),
         })
     }
+}
+
+/// Computes a step, in which a graph that can be loaded may still fail, and puts the row back. The first request then finds
+/// everything in its place.
+fn first_step(model: &mut Model) -> Result<(), StepError> {
+    // Token 0 is in every vocabulary.
+    let step = model.step(Batch { first: 0, starts: &[0], ids: &[0], logits: 1, tag: None })?;
+    let finite = step.logits.iter().all(|logit| logit.is_finite());
+    if finite {
+        model.reset(0)
+    } else {
+        model.scrub(0)
+    }
+    Ok(())
 }
 
 fn options(settings: &EngineSettings, kernels: KernelChoice) -> Options {

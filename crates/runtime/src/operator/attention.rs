@@ -4,14 +4,17 @@ use ort::operator::{ComputeContext, Kernel, KernelContext, Operator, OperatorInp
 use ort::value::{TensorElementType, ValueRef, ValueRefMut};
 use recurve_kernels::{AttentionShape, AttentionStep, Rings, attention};
 
-use super::Shared;
 use super::tensors::{input, output, read};
+use super::{Shared, guarded};
 
 /// The operator.
 pub(super) struct LocalAttention(pub(super) Shared);
 
 /// Its inputs, by the names that the graph's definition gives them. Without rotary positions, the last two are not there.
 pub(super) const INPUTS: [&str; 6] = ["qkv", "keys_before", "values_before", "start", "cos", "sin"];
+
+/// Its name, in graphs and in errors.
+const NAME: &str = "LocalAttention";
 
 /// The most heads, and the largest window: sizes that are made of them stay numbers.
 const MOST: usize = 1 << 30;
@@ -27,7 +30,7 @@ impl Operator for LocalAttention {
     type Kernel<'a> = AttentionKernel;
 
     fn name(&self) -> &str {
-        "LocalAttention"
+        NAME
     }
 
     fn inputs(&self) -> impl IntoIterator<Item = OperatorInput> {
@@ -41,60 +44,24 @@ impl Operator for LocalAttention {
     }
 
     fn create_kernel<'a>(&self, context: &KernelContext<'a>) -> ort::Result<AttentionKernel> {
-        let size = |name: &str| match context.get::<i64>(name).map(usize::try_from) {
-            Some(Ok(value)) if (1..=MOST).contains(&value) => Ok(value),
-            other => {
-                Err(ort::Error::new(format!("LocalAttention: attribute `{name}` is {other:?}, not from 1 to {MOST}")))
-            }
-        };
-        Ok(AttentionKernel { shared: self.0.clone(), heads: size("heads")?, window: size("window")? })
+        guarded(NAME, || {
+            let size = |name: &str| match context.get::<i64>(name).map(usize::try_from) {
+                Some(Ok(value)) if (1..=MOST).contains(&value) => Ok(value),
+                other => Err(ort::Error::new(format!("{NAME}: attribute `{name}` is {other:?}, not from 1 to {MOST}"))),
+            };
+            Ok(AttentionKernel { shared: self.0.clone(), heads: size("heads")?, window: size("window")? })
+        })
     }
 }
 
 impl AttentionKernel {
-    fn shape(&self, qkv: &[i64], ring: &[i64], angles: &[i64]) -> ort::Result<AttentionShape> {
-        match (qkv, ring) {
-            ([rows, tokens, _], [_, kv_heads, slots, dim]) => Ok(AttentionShape {
-                rows: *rows as usize,
-                tokens: *tokens as usize,
-                heads: self.heads,
-                kv_heads: *kv_heads as usize,
-                dim: *dim as usize,
-                rotary: 2 * angles.last().copied().unwrap_or(0) as usize,
-                ring: *slots as usize,
-                window: self.window,
-            }),
-            _ => Err(ort::Error::new(format!("LocalAttention: qkv {qkv:?}, ring {ring:?}"))),
-        }
-    }
-}
-
-/// The ring after the step, holding what it held before. Where input and output are the same memory, as the engine binds
-/// them, nothing is copied.
-fn carried<'v>(before: &ValueRef<'_>, after: &'v mut ValueRefMut<'_>) -> ort::Result<&'v mut [f32]> {
-    let (_, held) = read::<f32>(before)?;
-    let held: (*const f32, usize) = (held.as_ptr(), held.len());
-    let (_, ring) = after.try_extract_tensor_mut::<f32>()?;
-    if ring.len() != held.1 {
-        let sizes = [held.1, ring.len()];
-        return Err(ort::Error::new(format!("LocalAttention: rings of keys and values differ: {sizes:?} values")));
-    }
-    if !std::ptr::eq(ring.as_ptr(), held.0) {
-        tracing::warn!("a ring is copied: its input and its output are not bound to the same memory");
-        let (_, held) = read::<f32>(before)?;
-        ring.copy_from_slice(held);
-    }
-    Ok(ring)
-}
-
-impl Kernel for AttentionKernel {
-    fn compute(&mut self, context: &ComputeContext) -> ort::Result<()> {
+    fn mix(&self, context: &ComputeContext) -> ort::Result<()> {
         let [qkv, keys, values, start] = [0, 1, 2, 3]
             .map(|i| input(context, i, INPUTS[i]))
             .into_iter()
             .collect::<ort::Result<Vec<_>>>()?
             .try_into()
-            .map_err(|_| ort::Error::new("LocalAttention: inputs are missing"))?;
+            .map_err(|_| ort::Error::new(format!("{NAME}: inputs are missing")))?;
         let angles = match context.num_inputs()? {
             6 => [context.input(4)?, context.input(5)?],
             _ => [None, None],
@@ -115,9 +82,47 @@ impl Kernel for AttentionKernel {
         let mut values_after = output(context, 2, &ring_dims)?;
         let mut rings = Rings { keys: carried(&keys, &mut keys_after)?, values: carried(&values, &mut values_after)? };
         let (_, mixed) = mixed.try_extract_tensor_mut::<f32>()?;
-        self.shared.work(|workshop| {
-            attention(&mut workshop.pool, &mut workshop.attention, &step, &mut rings, mixed);
-            Ok(())
-        })
+        let workshop = &mut *self.shared.enter();
+        attention(&mut workshop.pool, &mut workshop.attention, &step, &mut rings, mixed);
+        Ok(())
+    }
+
+    fn shape(&self, qkv: &[i64], ring: &[i64], angles: &[i64]) -> ort::Result<AttentionShape> {
+        match (qkv, ring) {
+            ([rows, tokens, _], [_, kv_heads, slots, dim]) => Ok(AttentionShape {
+                rows: *rows as usize,
+                tokens: *tokens as usize,
+                heads: self.heads,
+                kv_heads: *kv_heads as usize,
+                dim: *dim as usize,
+                rotary: 2 * angles.last().copied().unwrap_or(0) as usize,
+                ring: *slots as usize,
+                window: self.window,
+            }),
+            _ => Err(ort::Error::new(format!("{NAME}: qkv {qkv:?}, ring {ring:?}"))),
+        }
+    }
+}
+
+/// The ring after the step, holding what it held before. Where input and output are the same memory, as the engine binds
+/// them, nothing is copied.
+fn carried<'v>(before: &ValueRef<'_>, after: &'v mut ValueRefMut<'_>) -> ort::Result<&'v mut [f32]> {
+    let (_, held) = read::<f32>(before)?;
+    let held: (*const f32, usize) = (held.as_ptr(), held.len());
+    let (_, ring) = after.try_extract_tensor_mut::<f32>()?;
+    if ring.len() != held.1 {
+        let sizes = [held.1, ring.len()];
+        return Err(ort::Error::new(format!("{NAME}: rings of keys and values differ: {sizes:?} values")));
+    }
+    if !std::ptr::eq(ring.as_ptr(), held.0) {
+        let (_, held) = read::<f32>(before)?;
+        ring.copy_from_slice(held);
+    }
+    Ok(ring)
+}
+
+impl Kernel for AttentionKernel {
+    fn compute(&mut self, context: &ComputeContext) -> ort::Result<()> {
+        guarded(NAME, || self.mix(context))
     }
 }

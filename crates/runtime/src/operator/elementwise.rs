@@ -4,8 +4,8 @@ use ort::operator::{ComputeContext, Kernel, KernelContext, Operator, OperatorInp
 use ort::value::TensorElementType;
 use recurve_kernels::{gated_gelu, soft_cap};
 
-use super::Shared;
 use super::tensors::{input, output, read};
+use super::{Shared, guarded};
 
 /// `gated [.., width] = gelu_tanh(gate) · up` for `branches [.., 2 · width]`.
 pub(super) struct GatedGelu(pub(super) Shared);
@@ -63,13 +63,28 @@ impl Operator for SoftCap {
     }
 
     fn create_kernel<'a>(&self, context: &KernelContext<'a>) -> ort::Result<ElementwiseKernel> {
-        let cap = context.get::<f32>("cap").ok_or_else(|| ort::Error::new("SoftCap has no attribute `cap`"))?;
-        Ok(ElementwiseKernel::SoftCap(self.0.clone(), cap))
+        guarded(self.name(), || {
+            let cap = context.get::<f32>("cap").ok_or_else(|| ort::Error::new("SoftCap has no attribute `cap`"))?;
+            Ok(ElementwiseKernel::SoftCap(self.0.clone(), cap))
+        })
     }
 }
 
 impl Kernel for ElementwiseKernel {
     fn compute(&mut self, context: &ComputeContext) -> ort::Result<()> {
+        guarded(self.name(), || self.map(context))
+    }
+}
+
+impl ElementwiseKernel {
+    fn name(&self) -> &'static str {
+        match self {
+            Self::GatedGelu(_) => "GatedGelu",
+            Self::SoftCap(..) => "SoftCap",
+        }
+    }
+
+    fn map(&self, context: &ComputeContext) -> ort::Result<()> {
         let x = input(context, 0, "x")?;
         let (dims, x) = read::<f32>(&x)?;
         let mut dims = dims.to_vec();
@@ -77,10 +92,7 @@ impl Kernel for ElementwiseKernel {
             ElementwiseKernel::SoftCap(shared, cap) => {
                 let mut y = output(context, 0, &dims)?;
                 let (_, y) = y.try_extract_tensor_mut::<f32>()?;
-                shared.work(|workshop| {
-                    soft_cap(&mut workshop.pool, *cap, x, y);
-                    Ok(())
-                })
+                soft_cap(&mut shared.enter().pool, *cap, x, y);
             }
             ElementwiseKernel::GatedGelu(shared) => {
                 let width = match dims.last_mut() {
@@ -92,11 +104,9 @@ impl Kernel for ElementwiseKernel {
                 };
                 let mut y = output(context, 0, &dims)?;
                 let (_, y) = y.try_extract_tensor_mut::<f32>()?;
-                shared.work(|workshop| {
-                    gated_gelu(&mut workshop.pool, x, y, width);
-                    Ok(())
-                })
+                gated_gelu(&mut shared.enter().pool, x, y, width);
             }
         }
+        Ok(())
     }
 }

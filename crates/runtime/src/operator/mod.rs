@@ -9,7 +9,7 @@ mod recurrent;
 mod tensors;
 
 use std::panic::AssertUnwindSafe;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use ort::operator::OperatorDomain;
 use recurve_kernels::{AttentionScratch, Kernels, Pool, Scratch};
@@ -50,13 +50,23 @@ impl Shared {
         })))
     }
 
-    /// Runs a kernel's work. A panic becomes an error: it must not cross into ONNX Runtime.
-    fn work<T>(&self, work: impl FnOnce(&mut Workshop) -> ort::Result<T>) -> ort::Result<T> {
-        // What a panic left behind is memory for intermediate results, written anew each time.
-        let mut workshop = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        std::panic::catch_unwind(AssertUnwindSafe(|| work(&mut workshop)))
-            .unwrap_or_else(|_| Err(ort::Error::new("a kernel panicked")))
+    /// The workshop. What a panic left behind in it is memory for intermediate results, written anew each time.
+    fn enter(&self) -> MutexGuard<'_, Workshop> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Runs what ONNX Runtime calls. A panic becomes an error, with its words: it must not cross into ONNX Runtime, where it
+/// would end the process.
+fn guarded<T>(operator: &str, work: impl FnOnce() -> ort::Result<T>) -> ort::Result<T> {
+    caught(operator, work).unwrap_or_else(|words| Err(ort::Error::new(words)))
+}
+
+fn caught<T>(operator: &str, work: impl FnOnce() -> T) -> Result<T, String> {
+    std::panic::catch_unwind(AssertUnwindSafe(work)).map_err(|payload| {
+        let words = payload.downcast_ref::<&str>().copied().or(payload.downcast_ref::<String>().map(String::as_str));
+        format!("{operator} panicked: {}", words.unwrap_or("without words"))
+    })
 }
 
 /// All our operators.
@@ -67,4 +77,18 @@ pub(crate) fn domain(shared: &Shared) -> ort::Result<OperatorDomain> {
         .add(attention::LocalAttention(shared.clone()))?
         .add(elementwise::GatedGelu(shared.clone()))?
         .add(elementwise::SoftCap(shared.clone()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_panic_is_an_error_that_has_its_words_and_the_operator() {
+        let index = std::hint::black_box(7);
+        let indexed = caught("SoftCap", || [1, 2][index]).unwrap_err();
+        assert!(indexed.starts_with("SoftCap panicked: index out of bounds"), "{indexed}");
+        assert_eq!(caught::<()>("SoftCap", || panic!("plain")), Err("SoftCap panicked: plain".to_owned()));
+        assert_eq!(caught("SoftCap", || 3), Ok(3));
+    }
 }

@@ -4,11 +4,14 @@ use ort::operator::{ComputeContext, Kernel, KernelContext, Operator, OperatorInp
 use ort::value::TensorElementType;
 use recurve_kernels::{RecurrentOutput, RecurrentShape, RecurrentStep, RecurrentWeights, recurrent};
 
-use super::Shared;
 use super::tensors::{input, output, read};
+use super::{Shared, guarded};
 
 /// The operator.
 pub(super) struct RecurrentMix(pub(super) Shared);
+
+/// Its name, in graphs and in errors.
+const NAME: &str = "RecurrentMix";
 
 /// Its inputs, by the names that the graph's definition gives them. Taps of the convolution follow.
 pub(super) const INPUTS: [&str; 8] =
@@ -21,7 +24,7 @@ impl Operator for RecurrentMix {
     type Kernel<'a> = RecurrentKernel;
 
     fn name(&self) -> &str {
-        "RecurrentMix"
+        NAME
     }
 
     fn inputs(&self) -> impl IntoIterator<Item = OperatorInput> {
@@ -40,6 +43,12 @@ impl Operator for RecurrentMix {
 
 impl Kernel for RecurrentKernel {
     fn compute(&mut self, context: &ComputeContext) -> ort::Result<()> {
+        guarded(NAME, || self.mix(context))
+    }
+}
+
+impl RecurrentKernel {
+    fn mix(&self, context: &ComputeContext) -> ort::Result<()> {
         let inputs = (0..context.num_inputs()?)
             .map(|i| input(context, i, INPUTS.get(i).copied().unwrap_or("tap")))
             .collect::<ort::Result<Vec<_>>>()?;
@@ -53,12 +62,12 @@ impl Kernel for RecurrentKernel {
                 gate: *gate as usize,
                 taps: *kept as usize + 1,
             },
-            _ => return Err(ort::Error::new(format!("RecurrentMix: inputs of shapes {dims:?}"))),
+            _ => return Err(ort::Error::new(format!("{NAME}: inputs of shapes {dims:?}"))),
         };
         let values: Vec<&[f32]> = tensors.iter().map(|(_, values)| *values).collect();
         let [branches, conv, lru, continues, gates, gates_bias, log_decay, conv_bias, taps @ ..] = values.as_slice()
         else {
-            return Err(ort::Error::new("RecurrentMix: inputs are missing"));
+            return Err(ort::Error::new(format!("{NAME}: inputs are missing")));
         };
         let weights = RecurrentWeights { gates, gates_bias, log_decay, conv_bias, taps };
         let step = RecurrentStep { shape, weights, branches, conv, lru, continues };
@@ -71,9 +80,7 @@ impl Kernel for RecurrentKernel {
             conv: conv_after.try_extract_tensor_mut::<f32>()?.1,
             lru: lru_after.try_extract_tensor_mut::<f32>()?.1,
         };
-        self.0.work(|workshop| {
-            recurrent(&mut workshop.pool, &step, &mut out);
-            Ok(())
-        })
+        recurrent(&mut self.0.enter().pool, &step, &mut out);
+        Ok(())
     }
 }
