@@ -37,7 +37,10 @@ fn a_limit_that_is_too_low_is_refused_with_what_to_do() {
     if rustix::process::geteuid().is_root() {
         command.args(["setpriv", "--bounding-set=-ipc_lock"]);
     }
-    if !Command::new("sh").args(["-c", "command -v prlimit setpriv"]).output().is_ok_and(|found| found.status.success())
+    if !Command::new("sh")
+        .args(["-c", "command -v prlimit && command -v setpriv"])
+        .output()
+        .is_ok_and(|found| found.status.success())
     {
         println!("skipped: prlimit or setpriv, of util-linux, is not there");
         return;
