@@ -36,7 +36,7 @@ pub(crate) enum Command {
     Bench(command::bench::Args),
     /// Turn a Hugging Face checkpoint into a bundle that a daemon can serve
     Export(command::export::Args),
-    /// Show what is in a bundle, or verify it
+    /// Show what is in a bundle, verify it, or compare two
     Bundle(command::bundle::Args),
     /// Print a script that completes this command line in a shell
     Completions(command::completions::Args),

@@ -1,4 +1,6 @@
-//! `agent-cli bundle`: what is in a bundle, and whether it is whole.
+//! `agent-cli bundle`: what is in a bundle, whether it is whole, and how it differs from another.
+
+mod diff;
 
 use std::path::{Path, PathBuf};
 
@@ -27,6 +29,10 @@ enum Action {
     #[command(after_help = "Example:
   agent-cli bundle verify bundles/2b-it")]
     Verify(Given),
+    /// Show what changed from one bundle to another, and how much of it travels to a device
+    #[command(after_help = "Example:
+  agent-cli bundle diff bundles/2b-it bundles/2b-it-new")]
+    Diff(diff::Args),
 }
 
 #[derive(Debug, clap::Args)]
@@ -44,6 +50,7 @@ pub(crate) fn run(args: Args) -> Result<(), Failure> {
     match args.action {
         Action::Inspect(given) => inspect(&given),
         Action::Verify(given) => verify(&given),
+        Action::Diff(args) => diff::run(&args),
     }
 }
 

@@ -207,7 +207,7 @@ impl Bundle {
     }
 
     /// Every blob once, with what errors call it: the manifest, the configuration, the layers.
-    fn blobs(&self) -> Vec<(&str, Descriptor)> {
+    pub(crate) fn blobs(&self) -> Vec<(&str, Descriptor)> {
         let root = Descriptor {
             media_type: MEDIA_MANIFEST.to_owned(),
             digest: self.digest,

@@ -7,6 +7,7 @@
 //! size, and [`Bundle::verify`] hashes them.
 
 mod blob;
+mod diff;
 mod digest;
 mod error;
 mod filepath;
@@ -18,6 +19,7 @@ mod layout;
 mod manifest;
 
 pub use blob::Hasher;
+pub use diff::{Change, Diff, FileChange};
 pub use digest::Digest;
 pub use error::BundleError;
 pub use filepath::check_filepath;
