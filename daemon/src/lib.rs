@@ -10,6 +10,7 @@ pub mod grpc;
 pub mod model;
 pub mod node;
 pub mod request;
+pub mod store;
 pub mod system;
 pub mod template;
 pub mod tokenizer;

@@ -123,6 +123,17 @@ pub enum BundleError {
     },
 }
 
+impl BundleError {
+    /// The blob that holds other bytes than its digest says, where that is what is wrong.
+    pub fn damaged_blob(&self) -> Option<Digest> {
+        match self {
+            Self::BlobSize { digest, .. } => Some(*digest),
+            Self::BlobDigest { declared, .. } => Some(*declared),
+            _ => None,
+        }
+    }
+}
+
 /// Where in a document, as the beginning of a message; nothing where the document as a whole is wrong.
 fn place(field: &str) -> String {
     match field {

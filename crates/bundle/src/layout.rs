@@ -71,12 +71,25 @@ impl Bundle {
         // 1. The directory says that it is an OCI image layout of the version that is read here.
         read_marker(dir)?;
         // 2. The index names exactly one manifest.
-        let root = read_index(dir)?;
+        Self::from_root(dir, read_index(dir)?)
+    }
+
+    /// Opens one of several bundles whose blobs lie together in `dir/blobs/sha256`, as a device keeps them: there is no
+    /// marker and no index. `size`: bytes of the manifest.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub fn open_blobs(dir: &Path, manifest: Digest, size: u64) -> Result<Self, BundleError> {
+        let media_type = MEDIA_MANIFEST.to_owned();
+        let annotations = Default::default();
+        Self::from_root(dir, Descriptor { media_type, digest: manifest, size, artifact_type: None, annotations })
+    }
+
+    fn from_root(dir: &Path, root: Descriptor) -> Result<Self, BundleError> {
         // 3. The manifest is what the index names, and is a model's.
         let what = "manifest";
         let bytes = blob::read(&blob_path(dir, &root.digest), what, &root, limit::MANIFEST)?;
-        let manifest: Manifest = json::parse(what, &bytes)?;
-        check_manifest(&manifest)?;
+        let manifest = Manifest::parse(&bytes)?;
         // 4. The configuration is what the manifest names, and agrees with it.
         let config = &manifest.config;
         let bytes = blob::read(&blob_path(dir, &config.digest), "config", config, limit::DOCUMENT)?;
@@ -269,6 +282,21 @@ fn read_index(dir: &Path) -> Result<Descriptor, BundleError> {
     };
     require(root.media_type == MEDIA_MANIFEST, &name, "manifests[0].mediaType", &root.media_type, MEDIA_MANIFEST)?;
     Ok(root)
+}
+
+impl Manifest {
+    /// Most bytes that a manifest may have.
+    pub const MOST_BYTES: u64 = limit::MANIFEST;
+
+    /// Reads and checks a manifest.
+    ///
+    /// # Errors
+    /// It is not a model's: names the field, the value and what is allowed.
+    pub fn parse(bytes: &[u8]) -> Result<Self, BundleError> {
+        let manifest = json::parse("manifest", bytes)?;
+        check_manifest(&manifest)?;
+        Ok(manifest)
+    }
 }
 
 fn check_manifest(manifest: &Manifest) -> Result<(), BundleError> {

@@ -1,0 +1,95 @@
+//! `models.json`: what is known of each model, and which one is active. Replaced as a whole with every change.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use recurve_bundle::Digest;
+use serde::{Deserialize, Serialize};
+
+use super::disk;
+use super::error::StoreError;
+
+const NAME: &str = "models.json";
+const FORMAT: u32 = 1;
+
+/// The file.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Record {
+    format: u32,
+    pub(super) chosen: Chosen,
+    pub(super) models: BTreeMap<Digest, Kept>,
+}
+
+/// Which models are chosen. Changed together.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub(super) struct Chosen {
+    /// The one that is served.
+    pub(super) active: Option<Digest>,
+    /// The one to go back to.
+    pub(super) previous: Option<Digest>,
+}
+
+/// What is known of a model.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Kept {
+    /// Bytes of its manifest.
+    pub manifest_bytes: u64,
+    /// Bytes of what its manifest names.
+    pub bytes: u64,
+    /// How far it came.
+    pub stage: Stage,
+}
+
+/// How far a model came on this device.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Stage {
+    /// Its manifest is here; blobs are coming.
+    Received,
+    /// All blobs are here and hold what their digests say.
+    Verified,
+    /// It passed its golden test here.
+    Prepared,
+    /// It served well for the time of probation.
+    Confirmed,
+}
+
+impl Stage {
+    /// The word for it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Received => "received",
+            Self::Verified => "verified",
+            Self::Prepared => "prepared",
+            Self::Confirmed => "confirmed",
+        }
+    }
+}
+
+impl Record {
+    /// Reads the record; an empty one where there is none.
+    pub(super) fn read(dir: &Path) -> Result<Self, StoreError> {
+        let path = dir.join(NAME);
+        let damaged = |reason: String| StoreError::Damaged { path: path.clone(), reason };
+        let Some(bytes) = disk::read_if_there(&path)? else {
+            return Ok(Self { format: FORMAT, chosen: Chosen::default(), models: BTreeMap::new() });
+        };
+        let record: Self = serde_json::from_slice(&bytes).map_err(|error| damaged(error.to_string()))?;
+        if record.format != FORMAT {
+            return Err(damaged(format!("it has format {}, and this version reads {FORMAT}", record.format)));
+        }
+        Ok(record)
+    }
+
+    /// Takes the place of the record on disk.
+    pub(super) fn write(&self, dir: &Path) -> Result<(), StoreError> {
+        let path = dir.join(NAME);
+        let bytes = serde_json::to_vec(self).map_err(|error| StoreError::Io {
+            action: "write",
+            path: path.clone(),
+            source: error.into(),
+        })?;
+        disk::replace(&path, &bytes)
+    }
+}

@@ -1,0 +1,196 @@
+//! The store on a real file system, with a real bundle's blobs.
+
+use std::fs;
+
+use super::*;
+
+const WHO: &str = "test";
+
+/// A model of two layers that is no bundle beyond its manifest, and its blobs.
+struct Sent {
+    manifest: Vec<u8>,
+    blobs: Vec<Vec<u8>>,
+}
+
+fn sent(seed: u8) -> Sent {
+    let blobs = vec![b"{}".to_vec(), vec![seed; 5000], vec![7; 300]];
+    let descriptor = |media: &str, bytes: &[u8], path: Option<&str>| {
+        let annotations = path.map(|path| (recurve_bundle::ANNOTATION_FILEPATH.to_owned(), path.to_owned()));
+        Descriptor {
+            media_type: media.to_owned(),
+            digest: Digest::of(bytes),
+            size: bytes.len() as u64,
+            artifact_type: None,
+            annotations: annotations.into_iter().collect(),
+        }
+    };
+    let manifest = Manifest {
+        schema_version: 2,
+        media_type: recurve_bundle::MEDIA_MANIFEST.to_owned(),
+        artifact_type: recurve_bundle::ARTIFACT_TYPE.to_owned(),
+        config: descriptor(recurve_bundle::MEDIA_CONFIG, &blobs[0], None),
+        layers: vec![
+            descriptor(recurve_bundle::MEDIA_WEIGHT, &blobs[1], Some("weights/a.bin")),
+            descriptor(recurve_bundle::MEDIA_WEIGHT, &blobs[2], Some("weights/b.bin")),
+        ],
+        annotations: Default::default(),
+    };
+    Sent { manifest: serde_json::to_vec(&manifest).unwrap(), blobs }
+}
+
+impl Sent {
+    fn digest(&self) -> Digest {
+        Digest::of(&self.manifest)
+    }
+
+    fn send(&self, store: &Arc<Store>, bytes: &[u8]) -> Result<Taken, StoreError> {
+        let mut incoming = store.receive(self.digest(), Digest::of(bytes), bytes.len() as u64, 0)?;
+        for part in bytes.chunks(1000) {
+            incoming.write(part)?;
+        }
+        incoming.finish(WHO)
+    }
+
+    fn send_all(&self, store: &Arc<Store>) {
+        self.send(store, &self.manifest).unwrap();
+        for blob in &self.blobs {
+            self.send(store, blob).unwrap();
+        }
+    }
+}
+
+fn open(dir: &Path) -> Arc<Store> {
+    Arc::new(Store::open(dir).unwrap())
+}
+
+fn results(dir: &Path) -> Vec<String> {
+    let text = fs::read_to_string(dir.join("audit.jsonl")).unwrap();
+    let line = |line: &str| serde_json::from_str::<serde_json::Value>(line).unwrap();
+    text.lines().map(line).map(|line| format!("{}: {}", line["what"], line["result"])).collect()
+}
+
+#[test]
+fn what_came_is_not_missing_and_survives_a_restart() {
+    let dir = tempfile::tempdir().unwrap();
+    let sent = sent(1);
+    {
+        let store = open(dir.path());
+        let plan = store.plan(&sent.manifest).unwrap();
+        assert_eq!((plan.bundle, plan.missing.len()), (sent.digest(), 4));
+        assert_eq!(plan.bytes, sent.manifest.len() as u64 + 5302);
+        assert!(store.models().is_empty(), "a plan changes nothing");
+        sent.send_all(&store);
+    }
+    let store = open(dir.path());
+    assert_eq!(store.plan(&sent.manifest).unwrap().missing, []);
+    let models = store.models();
+    assert_eq!((models[0].bundle, models[0].kept.stage, models[0].kept.bytes), (sent.digest(), Stage::Received, 5302));
+    assert_eq!(results(dir.path()), ["\"receive\": \"done\""]);
+}
+
+#[test]
+fn an_upload_goes_on_where_it_was_cut_off() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, sent) = (open(dir.path()), sent(2));
+    sent.send(&store, &sent.manifest).unwrap();
+    let blob = &sent.blobs[1];
+    let (digest, size) = (Digest::of(blob), blob.len() as u64);
+    let mut first = store.receive(sent.digest(), digest, size, 0).unwrap();
+    first.write(&blob[..1234]).unwrap();
+    assert!(matches!(store.receive(sent.digest(), digest, size, 0), Err(StoreError::Busy { .. })));
+    assert!(matches!(first.finish(WHO), Err(StoreError::Incomplete { received: 1234, .. })));
+    let missing = store.plan(&sent.manifest).unwrap().missing;
+    assert!(missing.contains(&Missing { digest, size, received: 1234 }), "{missing:?}");
+    let beyond = store.receive(sent.digest(), digest, size, 2000);
+    assert!(matches!(beyond, Err(StoreError::Offset { received: 1234, .. })));
+    let mut second = store.receive(sent.digest(), digest, size, 1234).unwrap();
+    second.write(&blob[1234..]).unwrap();
+    assert_eq!(second.finish(WHO).unwrap(), Taken { digest, size });
+    assert_eq!(fs::read(store.blob(&digest)).unwrap(), *blob);
+}
+
+#[test]
+fn what_is_not_declared_is_not_written() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, sent) = (open(dir.path()), sent(3));
+    let blob = &sent.blobs[1];
+    let (digest, size) = (Digest::of(blob), blob.len() as u64);
+    assert!(matches!(store.receive(sent.digest(), digest, size, 0), Err(StoreError::Unknown { .. })));
+    let huge = store.receive(sent.digest(), sent.digest(), u64::MAX, 0);
+    assert!(matches!(huge, Err(StoreError::NotNamed { .. })));
+    sent.send(&store, &sent.manifest).unwrap();
+    assert!(matches!(store.receive(sent.digest(), digest, size + 1, 0), Err(StoreError::NotNamed { .. })));
+    assert!(matches!(store.receive(sent.digest(), Digest::of(b"x"), 1, 0), Err(StoreError::NotNamed { .. })));
+
+    let mut long = store.receive(sent.digest(), digest, size, 0).unwrap();
+    long.write(blob).unwrap();
+    assert!(matches!(long.write(b"x"), Err(StoreError::TooLong { .. })));
+    drop(long);
+    let mut wrong = store.receive(sent.digest(), digest, size, 0).unwrap();
+    wrong.write(&vec![9; blob.len()]).unwrap();
+    assert!(matches!(wrong.finish(WHO), Err(StoreError::WrongBytes { .. })));
+    for folder in [BLOBS, INCOMING] {
+        assert!(!dir.path().join(folder).join(digest.hex()).exists(), "{folder}");
+    }
+    let noise = Sent { manifest: b"{\"schemaVersion\": 2}".to_vec(), blobs: Vec::new() };
+    assert!(matches!(noise.send(&store, &noise.manifest), Err(StoreError::Bundle(_))));
+    assert_eq!(store.models().len(), 1);
+}
+
+#[test]
+fn only_prepared_models_are_activated_and_the_one_before_is_kept() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    let models = [sent(1), sent(2), sent(3)];
+    for model in &models {
+        model.send_all(&store);
+    }
+    let [first, second, third] = [0, 1, 2].map(|i| models[i].digest());
+    assert!(matches!(store.activate(first, WHO), Err(StoreError::NotPrepared { stage: Stage::Received, .. })));
+    for model in [first, second] {
+        store.advance(model, Stage::Prepared, WHO).unwrap();
+        store.activate(model, WHO).unwrap();
+    }
+    drop(store);
+    let store = open(dir.path());
+    assert_eq!((store.active(), store.previous()), (Some(second), Some(first)));
+    for model in [first, second] {
+        assert!(matches!(store.remove(model, WHO), Err(StoreError::InUse { .. })));
+    }
+    // Its second blob is its own; the others are those of the models that stay.
+    assert_eq!(store.remove(third, WHO).unwrap(), models[2].manifest.len() as u64 + 5000);
+    assert_eq!(store.plan(&models[0].manifest).unwrap().missing, []);
+    assert!(matches!(store.remove(third, WHO), Err(StoreError::Unknown { .. })));
+}
+
+#[test]
+fn a_model_that_is_not_whole_is_not_verified_and_the_reason_is_kept() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, sent) = (open(dir.path()), sent(4));
+    sent.send_all(&store);
+    let error = store.verify(sent.digest(), WHO, &mut |_| {}).unwrap_err().to_string();
+    assert!(results(dir.path()).last().unwrap().starts_with("\"verify\""), "{error}");
+    assert_eq!(store.stage(&sent.digest()), Some(Stage::Received));
+}
+
+#[test]
+fn one_daemon_has_the_store_and_a_damaged_record_is_told() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    assert!(matches!(Store::open(dir.path()), Err(StoreError::Locked { .. })));
+    drop(store);
+    fs::write(dir.path().join("models.json"), "{").unwrap();
+    let error = Store::open(dir.path()).unwrap_err().to_string();
+    assert!(error.contains("models.json: is damaged"), "{error}");
+}
+
+#[test]
+fn half_a_line_of_the_audit_is_cut_off() {
+    let dir = tempfile::tempdir().unwrap();
+    sent(1).send_all(&open(dir.path()));
+    let path = dir.path().join("audit.jsonl");
+    let whole = fs::read(&path).unwrap();
+    fs::write(&path, [&whole[..], b"{\"at\":"].concat()).unwrap();
+    sent(2).send_all(&open(dir.path()));
+    assert_eq!(results(dir.path()).len(), 2);
+}
