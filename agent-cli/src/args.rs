@@ -38,6 +38,10 @@ pub(crate) enum Command {
     Export(command::export::Args),
     /// Show what is in a bundle, verify it, or compare two
     Bundle(command::bundle::Args),
+    /// Send a bundle to a daemon, have it tested there, and serve it
+    Deploy(command::deploy::Args),
+    /// List the models of a daemon, go back to the one before, or remove one
+    Models(command::models::Args),
     /// Print a script that completes this command line in a shell
     Completions(command::completions::Args),
 }
@@ -47,7 +51,7 @@ pub(crate) enum Command {
 pub(crate) struct On {
     /// The daemon to ask: host:port or unix:/path. Default: the socket /run/recurve/recurved.sock where it exists,
     /// else 127.0.0.1:50051
-    #[arg(long = "on", value_name = "TARGET", env = "RECURVE_ON", hide_env_values = true)]
+    #[arg(long = "on", value_name = "TARGET", env = "RECURVE_ON", hide_env_values = true, global = true)]
     target: Option<String>,
 }
 

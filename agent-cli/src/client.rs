@@ -1,5 +1,7 @@
 //! One connection to one daemon, and the calls over it.
 
+pub(crate) mod models;
+
 use std::time::Duration;
 
 use recurve_proto::v1::generate_response::Event;
@@ -32,14 +34,7 @@ pub(crate) struct Client {
 impl Client {
     /// Connects to the daemon that `on` names.
     pub(crate) async fn connect(on: &On) -> Result<Self, Failure> {
-        let target = on.target()?;
-        let endpoint = Endpoint::from_shared(target.uri())
-            .map_err(|error| Failure::Usage(format!("{target} is not an address: {error}")))?
-            .connect_timeout(CONNECT)
-            .tcp_nodelay(true)
-            .http2_keep_alive_interval(KEEP_ALIVE)
-            .keep_alive_timeout(KEEP_ALIVE);
-        let channel = endpoint.connect().await.map_err(|error| status::connecting(&target, &error))?;
+        let (target, channel) = channel(on).await?;
         let inference = InferenceClient::new(channel).max_decoding_message_size(LARGEST_ANSWER);
         Ok(Self { target, inference })
     }
@@ -125,4 +120,17 @@ impl Client {
     fn answered<T>(&self, response: Result<Response<T>, Status>) -> Result<T, Failure> {
         response.map(Response::into_inner).map_err(|status| status::calling(&self.target, &status, Stage::Asked))
     }
+}
+
+/// A connection to the daemon that `on` names.
+async fn channel(on: &On) -> Result<(Target, Channel), Failure> {
+    let target = on.target()?;
+    let endpoint = Endpoint::from_shared(target.uri())
+        .map_err(|error| Failure::Usage(format!("{target} is not an address: {error}")))?
+        .connect_timeout(CONNECT)
+        .tcp_nodelay(true)
+        .http2_keep_alive_interval(KEEP_ALIVE)
+        .keep_alive_timeout(KEEP_ALIVE);
+    let channel = endpoint.connect().await.map_err(|error| status::connecting(&target, &error))?;
+    Ok((target, channel))
 }

@@ -35,6 +35,8 @@ fn run(command: Command) -> Result<(), Failure> {
         Command::Detokenize(args) => online(or_interrupted(command::detokenize::run(args))),
         Command::Bench(args) => online(or_interrupted(command::bench::run(args))),
         Command::Export(args) => online(command::export::run(args)),
+        Command::Deploy(args) => online(or_interrupted(command::deploy::run(args))),
+        Command::Models(args) => online(or_interrupted(command::models::run(args))),
         Command::Bundle(args) => command::bundle::run(args),
         Command::Completions(args) => command::completions::run(args),
     }

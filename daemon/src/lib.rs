@@ -5,6 +5,7 @@
 
 pub mod admission;
 pub mod config;
+pub mod deployment;
 pub mod engine;
 pub mod grpc;
 pub mod model;
@@ -20,23 +21,26 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use recurve_bundle::{Bundle, BundleError};
-use recurve_runtime::{Weights, WeightsError};
+use recurve_bundle::BundleError;
+use recurve_runtime::WeightsError;
+use tokio::sync::mpsc;
 use tokio::task::spawn_blocking;
 use tokio_util::task::AbortOnDropHandle;
 use tracing::{info, warn};
 
-use crate::admission::Admission;
 use crate::config::Settings;
-use crate::engine::load::Loader;
-use crate::engine::{Engine, EngineError};
+use crate::deployment::{Deployment, Models};
+use crate::engine::EngineError;
 use crate::grpc::{Listener, Server};
-use crate::model::{Model, ModelError};
-use crate::node::{Node, Phase, Serving};
-use crate::weights::Warming;
+use crate::model::ModelError;
+use crate::node::{Node, Phase};
+use crate::store::{Store, StoreError};
 
 /// Time for clients to take the end of their answers, after the engine's grace period.
 const LAST_ANSWERS: Duration = Duration::from_secs(2);
+
+/// Orders that wait until the one before is carried out.
+const ORDERS: usize = 4;
 
 /// How often an address without protection is warned of.
 const OPEN_WARNING: Duration = Duration::from_secs(600);
@@ -56,6 +60,12 @@ pub enum Error {
     /// The weights cannot be locked in memory.
     #[error(transparent)]
     Weights(#[from] WeightsError),
+    /// The store refused.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The store cannot be opened.
+    #[error("{0} (without `bundle`, --bundle DIR, the daemon keeps its models in `state_dir`, --state-dir DIR)")]
+    Models(StoreError),
     /// The engine's thread ended while serving.
     #[error("the engine failed: {0}")]
     EngineFailed(String),
@@ -64,15 +74,7 @@ pub enum Error {
     Internal(String),
 }
 
-/// What was loaded.
-struct Loaded {
-    engine: Engine,
-    serving: Serving,
-    /// Keeps the weights locked, where they are.
-    locked: Option<Weights>,
-}
-
-/// Serves the bundle on the listeners until `shutdown`, then finishes what runs within the grace period.
+/// Serves the configuration's bundle, or the models that are deployed, on the listeners until `shutdown`, then finishes what runs within the grace period.
 ///
 /// Calls are accepted from the first moment, and answered UNAVAILABLE until the engine is up.
 ///
@@ -88,67 +90,75 @@ pub async fn run(
     let open = listeners.iter().map(Listener::local).filter(|address| !address.is_local());
     let _warnings: Vec<_> = open.map(warn_of_open_address).collect();
     let node = Node::new();
-    let server = Server::start(&node, listeners, &settings.limits)
+    let settings = Arc::new(settings);
+    let store = open_store(&settings).await?;
+    let (orders, mut inbox) = mpsc::channel(ORDERS);
+    let models = store.clone().map(|store| Models { store, orders });
+    let server = Server::start(&node, listeners, &settings.limits, models)
         .await
         .map_err(|error| Error::Internal(format!("the services cannot be set up: {error}")))?;
     let mut shutdown = pin!(shutdown);
-    let grace = settings.grace;
 
-    info!(bundle = %settings.bundle.display(), listen = %addresses, "loading");
-    let mut loading = spawn_blocking(move || load(&settings));
-    let loaded = tokio::select! {
-        loaded = &mut loading => loaded,
+    let folder = settings.bundle.as_ref().unwrap_or(&settings.state_dir);
+    info!(from = %folder.display(), listen = %addresses, "loading");
+    let mut loading = spawn_blocking({
+        let settings = Arc::clone(&settings);
+        move || Deployment::start(settings, store)
+    });
+    let started = tokio::select! {
+        started = &mut loading => started,
         () = &mut shutdown => {
             // ONNX Runtime cannot be stopped while it loads: let it finish, so that it ends in order.
             server.finish(Duration::ZERO).await;
-            if let Ok(Ok(loaded)) = loading.await {
-                let _ = spawn_blocking(|| loaded.engine.shutdown(Duration::ZERO)).await;
+            if let Ok(Ok(deployment)) = loading.await {
+                let _ = deployment.stop(Duration::ZERO).await;
             }
             return Ok(());
         }
     };
-    let loaded = loaded.unwrap_or_else(|_| Err(Error::Internal("loading the bundle panicked".into())));
-    let Loaded { engine, serving, locked: _locked } = match loaded {
-        Ok(loaded) => loaded,
+    let started = started.unwrap_or_else(|_| Err(Error::Internal("loading the bundle panicked".into())));
+    let mut deployment = match started {
+        Ok(deployment) => deployment,
         Err(error) => {
             server.finish(Duration::ZERO).await;
             return Err(error);
         }
     };
-    let model = Arc::clone(&serving.model);
-    server.enter(Phase::Serving(serving)).await;
-    // Only now: who reads this line may ask at once.
-    info!(listen = %addresses, model = %model.name, bundle = %model.bundle, "ready");
-
-    let outcome = tokio::select! {
-        () = &mut shutdown => Ok(()),
-        reason = engine.failed() => Err(Error::EngineFailed(reason)),
+    let phase = deployment.phase();
+    let (model, bundle) = match &phase {
+        Phase::Serving(serving) => (serving.model.name.clone(), serving.model.bundle.clone()),
+        _ => ("none: deploy one with `agent-cli deploy`".to_owned(), String::new()),
     };
+    server.enter(phase).await;
+    // Only now: who reads this line may ask at once.
+    info!(listen = %addresses, model, bundle, "ready");
+
+    let outcome = loop {
+        tokio::select! {
+            () = &mut shutdown => break Ok(()),
+            reason = deployment.failed() => break Err(Error::EngineFailed(reason)),
+            Some(order) = inbox.recv() => deployment.carry_out(order, &server).await,
+        }
+    };
+    // Orders that wait are told that the node stops.
+    drop(inbox);
     server.enter(Phase::Stopping).await;
     server.drain();
-    if spawn_blocking(move || engine.shutdown(grace)).await.is_err() {
-        return Err(Error::Internal("the engine panicked while it stopped".into()));
-    }
+    deployment.stop(settings.grace).await?;
     server.finish(LAST_ANSWERS).await;
     info!("stopped");
     outcome
 }
 
-/// Opens the bundle and starts the engine on it.
-fn load(settings: &Settings) -> Result<Loaded, Error> {
-    let bundle = Bundle::open(&settings.bundle)?;
-    let loader = Loader::new(&bundle, &settings.engine)?;
-    let warming = Warming::start(&bundle, settings.engine.lock_weights)
-        .map_err(|error| Error::Internal(format!("the thread that reads weights cannot be started: {error}")))?;
-    // A large tokenizer takes longer than the graph.
-    let (model, graph) = rayon::join(|| Model::from_bundle(&bundle, settings.limits.clone()), || loader.load());
-    let (model, graph) = (Arc::new(model?), graph?);
-    let locked = warming.locked()?;
-    let admission = Admission::new(settings.engine.queue);
-    let engine = Engine::start(graph, model.tokenizer.clone(), &settings.engine, Arc::clone(&admission))?;
-    // Comparing kernels and reading a tokenizer take tens of megabytes for a moment.
-    recurve_runtime::release_free_memory();
-    Ok(Loaded { engine, serving: Serving { model, admission }, locked })
+/// The models that this daemon keeps, where its configuration names no bundle.
+async fn open_store(settings: &Arc<Settings>) -> Result<Option<Arc<Store>>, Error> {
+    if settings.bundle.is_some() {
+        return Ok(None);
+    }
+    let dir = settings.state_dir.clone();
+    let opened = spawn_blocking(move || Store::open(&dir)).await;
+    let opened = opened.map_err(|_| Error::Internal("opening the store panicked".into()))?;
+    Ok(Some(Arc::new(opened.map_err(Error::Models)?)))
 }
 
 /// Says it until it is heard: now, and then every ten minutes while the handle lives.

@@ -75,6 +75,7 @@ fn code(error: &Error) -> u8 {
         Error::Model(_) => exit::DATA,
         Error::Engine(_) => exit::UNAVAILABLE,
         Error::Weights(_) => exit::OS,
+        Error::Store(error) | Error::Models(error) => exit::of_store(error),
         Error::EngineFailed(_) | Error::Internal(_) => exit::SOFTWARE,
     }
 }

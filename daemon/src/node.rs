@@ -14,6 +14,8 @@ use crate::model::Model;
 pub enum Phase {
     /// The bundle is being loaded.
     Loading,
+    /// There is no model yet.
+    Empty,
     /// Requests are answered.
     Serving(Serving),
     /// No new requests; what runs may finish.

@@ -3,6 +3,9 @@
 
 pub mod reason;
 
+/// What `bytes` fields hold.
+pub use prost::bytes::Bytes;
+
 /// Package `recurve.v1`.
 #[allow(missing_docs, clippy::all, clippy::pedantic, unreachable_pub)]
 pub mod v1 {

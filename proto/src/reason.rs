@@ -27,3 +27,27 @@ pub const LOADING: &str = "LOADING";
 pub const BUNDLE_UNUSABLE: &str = "BUNDLE_UNUSABLE";
 /// The caller stopped reading its answer while others waited for its slot. ABORTED.
 pub const NOT_READ: &str = "NOT_READ";
+/// No model was deployed to the node yet. FAILED_PRECONDITION.
+pub const NO_MODEL: &str = "NO_MODEL";
+/// The node serves the bundle of its configuration, and keeps no models. FAILED_PRECONDITION.
+pub const NOT_MANAGED: &str = "NOT_MANAGED";
+/// The caller may not do this. PERMISSION_DENIED.
+pub const NOT_ALLOWED: &str = "NOT_ALLOWED";
+/// The node's store cannot be read or written. INTERNAL.
+pub const STORE_FAILED: &str = "STORE_FAILED";
+/// The node has no such model. NOT_FOUND; FAILED_PRECONDITION for a roll-back without a model before.
+pub const NO_SUCH_MODEL: &str = "NO_SUCH_MODEL";
+/// The model is not whole, damaged, or cannot be loaded on the node. FAILED_PRECONDITION.
+pub const MODEL_UNUSABLE: &str = "MODEL_UNUSABLE";
+/// The model's logits on the node are too far from its golden ones. FAILED_PRECONDITION.
+pub const GOLDEN_TEST_FAILED: &str = "GOLDEN_TEST_FAILED";
+/// The model is active or the one to go back to, or not ready to become that. FAILED_PRECONDITION.
+pub const MODEL_IN_USE: &str = "MODEL_IN_USE";
+/// The blob is not the model's, or other bytes came than its digest and size say. INVALID_ARGUMENT.
+pub const WRONG_BLOB: &str = "WRONG_BLOB";
+/// Fewer bytes came before than the upload wants to go on from. OUT_OF_RANGE.
+pub const WRONG_OFFSET: &str = "WRONG_OFFSET";
+/// The upload ended early, or another one of the same blob is under way. ABORTED.
+pub const UPLOAD_INTERRUPTED: &str = "UPLOAD_INTERRUPTED";
+/// The node's disk has no room for it. FAILED_PRECONDITION.
+pub const NO_ROOM: &str = "NO_ROOM";

@@ -15,6 +15,7 @@ mod equals_hugging_face;
 mod golden_tests_hold;
 mod kernels_are_chosen;
 mod malformed_requests_are_named;
+mod models_are_deployed;
 mod only_what_changed_travels;
 mod other_tools_understand_us;
 mod quantized_graphs_equal_the_oracle;

@@ -1,5 +1,6 @@
 //! Real `recurved` processes, and what they log.
 
+use std::ffi::OsStr;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStderr, ExitStatus, Stdio};
@@ -15,7 +16,7 @@ use crate::process::{self, LIMIT, binary, clean};
 /// How a daemon is to be started.
 #[derive(Debug)]
 pub struct Setup {
-    bundle: PathBuf,
+    bundle: Option<PathBuf>,
     settings: Vec<(String, String)>,
     allowed: Vec<&'static str>,
     unix: bool,
@@ -43,7 +44,13 @@ struct Log {
 impl Setup {
     /// Serve this bundle.
     pub fn new(bundle: &Path) -> Self {
-        Self { bundle: bundle.to_owned(), settings: Vec::new(), allowed: Vec::new(), unix: false }
+        Self { bundle: Some(bundle.to_owned()), settings: Vec::new(), allowed: Vec::new(), unix: false }
+    }
+
+    /// Serve the models that are deployed, kept in this folder, to whoever comes over a Unix socket.
+    pub fn managed(state: &Path) -> Self {
+        let managed = Self { bundle: None, settings: Vec::new(), allowed: Vec::new(), unix: true };
+        managed.set("state_dir", state.display())
     }
 
     /// Sets a key of the configuration, such as `engine.slots`.
@@ -89,8 +96,8 @@ impl Setup {
         );
         let mut process = clean(binary("recurved"))
             // Not the settings of a daemon that is installed here.
-            .args(["--config", "/dev/null", "--listen", &listen, "--bundle"])
-            .arg(&self.bundle)
+            .args(["--config", "/dev/null", "--listen", &listen])
+            .args(self.bundle.iter().flat_map(|bundle| [OsStr::new("--bundle"), bundle.as_os_str()]))
             .env("RECURVE_LOG__FORMAT", "json")
             .envs(self.settings)
             .stdin(Stdio::null())

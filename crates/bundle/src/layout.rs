@@ -143,6 +143,26 @@ impl Bundle {
         find(&self.manifest, filepath)
     }
 
+    /// The manifest's bytes, as they are hashed.
+    ///
+    /// # Errors
+    /// They are not those that were opened.
+    pub fn manifest_bytes(&self) -> Result<Vec<u8>, BundleError> {
+        let root = Descriptor {
+            media_type: MEDIA_MANIFEST.to_owned(),
+            digest: self.digest,
+            size: self.manifest_size,
+            artifact_type: None,
+            annotations: Default::default(),
+        };
+        blob::read(&self.blob(&self.digest), "manifest", &root, limit::MANIFEST)
+    }
+
+    /// The file of a blob, whether or not it is there.
+    pub fn blob(&self, digest: &Digest) -> PathBuf {
+        blob_path(&self.dir, digest)
+    }
+
     /// Reads the layer with this filepath into memory; `None` when the bundle has no such layer. For every layer but
     /// weight shards, which are larger than what is allowed here.
     ///

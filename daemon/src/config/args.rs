@@ -7,7 +7,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 /// Where the configuration file is when nothing else is said.
 pub(super) const DEFAULT_FILE: &str = "/etc/recurve/recurved.toml";
 
-/// Serves a RecurrentGemma bundle over gRPC.
+/// Serves RecurrentGemma over gRPC: a bundle, or the models that are deployed to it.
 ///
 /// Settings come from defaults, then the configuration file, then RECURVE_* environment variables
 /// (RECURVE_ENGINE__THREADS for engine.threads), then flags; the later wins. `recurved check-config` shows them all,
@@ -31,7 +31,7 @@ Exit codes:
   66  the bundle does not exist or cannot be read
   69  an address cannot be listened on, or ONNX Runtime is missing or unsuitable
   70  the engine failed while serving; the log says why
-  71  the system refused threads, signals, or memory for locked weights
+  71  the system refused threads, signals, memory for locked weights, or the state directory
   78  wrong configuration; all problems are listed";
 
 /// What `recurved` can do besides serving.

@@ -83,7 +83,8 @@ pub(super) const KEYS: &[Key] = &[
         kind: Kind::Path,
         default: None,
         flag: Some("--bundle"),
-        doc: "Folder of the bundle to serve, an OCI image layout as `agent-cli export` writes it. Required.",
+        doc: "Folder of the bundle to serve, an OCI image layout as `agent-cli export` writes it. Not set: \
+              the daemon serves the models that `agent-cli deploy` gives it, and keeps them in `state_dir`.",
     },
     Key {
         path: "listen",
@@ -106,7 +107,7 @@ pub(super) const KEYS: &[Key] = &[
         kind: Kind::Path,
         default: Some(r#""/var/lib/recurve""#),
         flag: Some("--state-dir"),
-        doc: "Folder for what must survive a restart. Made when it is first needed.",
+        doc: "Folder for what must survive a restart: the models that were deployed. Made when it is first needed.",
     },
     Key {
         path: "engine.library",

@@ -103,11 +103,6 @@ impl Reader {
         self.problems.push(Problem { key: Some(path.into()), value, source, message: message.into() });
     }
 
-    /// Whether something is wrong with this key already.
-    pub(super) fn has_problem(&self, path: &str) -> bool {
-        self.problems.iter().any(|problem| problem.key.as_deref() == Some(path))
-    }
-
     /// Every key with its value, and every problem.
     pub(super) fn finish(self) -> (Vec<Entry>, Vec<Problem>) {
         (self.entries, self.problems)

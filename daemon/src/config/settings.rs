@@ -12,7 +12,7 @@ use super::read::Reader;
 #[derive(Debug, Clone)]
 pub struct Settings {
     /// `bundle`
-    pub bundle: PathBuf,
+    pub bundle: Option<PathBuf>,
     /// `listen`
     pub listen: Vec<Address>,
     /// `state_dir`
@@ -99,7 +99,7 @@ impl Settings {
         let listen = reader.addresses("listen");
         let insecure = reader.bool("insecure");
         let settings = Self {
-            bundle: bundle.clone().unwrap_or_default(),
+            bundle,
             listen,
             state_dir: reader.path("state_dir").unwrap_or_default(),
             engine: EngineSettings {
@@ -132,18 +132,11 @@ impl Settings {
                 },
             },
         };
-        settings.check_together(reader, bundle.is_some(), insecure);
+        settings.check_together(reader, insecure);
         settings
     }
 
-    fn check_together(&self, reader: &mut Reader, has_bundle: bool, insecure: bool) {
-        if !has_bundle && !reader.has_problem("bundle") {
-            reader.reject(
-                "bundle",
-                "is not set: give the folder of a bundle with --bundle DIR, RECURVE_BUNDLE or in the configuration \
-                 file; `agent-cli export` makes one",
-            );
-        }
+    fn check_together(&self, reader: &mut Reader, insecure: bool) {
         if insecure {
             return;
         }

@@ -84,10 +84,9 @@ fn all_problems_are_reported_together() {
 }
 
 #[test]
-fn a_bundle_is_required() {
-    let loaded = load_from(&Flags::default(), None, &[]);
-    assert_eq!(loaded.report.problems.len(), 1);
-    assert!(loaded.report.text().contains("--bundle DIR"));
+fn without_a_bundle_there_is_a_state_directory() {
+    let settings = load_from(&Flags::default(), None, &[]).settings.unwrap();
+    assert_eq!((settings.bundle, settings.state_dir), (None, "/var/lib/recurve".into()));
 }
 
 #[test]

@@ -19,6 +19,13 @@ pub struct Graph {
     pub(super) library: Library,
 }
 
+impl Graph {
+    /// Whose kernels compute: the instruction set of ours, or `onnxruntime`.
+    pub fn kernels(&self) -> &'static str {
+        self.model.kernels()
+    }
+}
+
 /// What a graph is loaded with.
 #[derive(Debug)]
 pub struct Loader<'a> {
@@ -30,25 +37,28 @@ pub struct Loader<'a> {
 }
 
 impl<'a> Loader<'a> {
-    /// Finds ONNX Runtime, and finds out whose kernels are faster where that is configured: on a machine that does nothing
-    /// else.
+    /// Finds ONNX Runtime. A process has it once.
     ///
     /// # Errors
-    /// ONNX Runtime is missing or too old.
-    pub fn new(bundle: &'a Bundle, settings: &'a EngineSettings) -> Result<Self, EngineError> {
+    /// It is missing or too old.
+    pub fn library(settings: &EngineSettings) -> Result<Library, EngineError> {
         let search = Search {
             configured: settings.library.clone(),
             executable: std::env::current_exe().ok(),
             ..Search::default()
         };
-        let library = Library::load(&search.find()?)?;
+        Ok(Library::load(&search.find()?)?)
+    }
+
+    /// Finds out whose kernels are faster where that is configured: on a machine that does nothing else.
+    pub fn new(library: Library, bundle: &'a Bundle, settings: &'a EngineSettings) -> Self {
         let layout = layout(bundle.info());
         let kernels = match settings.kernels {
             KernelSetting::Recurve => KernelChoice::Recurve,
             KernelSetting::OnnxRuntime => KernelChoice::OnnxRuntime,
             KernelSetting::Auto => faster(&library, bundle, &layout, &options(settings, KernelChoice::Recurve)),
         };
-        Ok(Self { library, bundle, settings, layout, kernels })
+        Self { library, bundle, settings, layout, kernels }
     }
 
     /// Loads the graph, and computes a step with it.

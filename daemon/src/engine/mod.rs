@@ -6,6 +6,7 @@
 pub mod detokenize;
 mod draw;
 mod emit;
+pub mod golden;
 pub mod job;
 pub mod load;
 mod plan;

@@ -65,6 +65,7 @@ impl Call {
         let serving = match node.phase() {
             Phase::Serving(serving) => Ok(serving),
             Phase::Loading => Err(CallError::Loading),
+            Phase::Empty => Err(CallError::NoModel),
             Phase::Stopping => Err(CallError::Stopping),
         };
         match (deadline, serving) {

@@ -24,8 +24,9 @@ use tracing::{debug, warn};
 
 use super::listener::{Listener, Stream};
 use super::peer::Peer;
-use super::{health, inference};
+use super::{health, inference, models};
 use crate::config::Limits;
+use crate::deployment::Models;
 use crate::node::{Node, Phase};
 
 /// A connection that is silent this long is asked for a sign of life,
@@ -69,13 +70,19 @@ struct Shared {
 }
 
 impl Server {
-    /// Starts to accept connections. Needs a tokio runtime.
+    /// Starts to accept connections. Needs a tokio runtime. `models`: those that the node keeps, if it does.
     ///
     /// # Errors
     /// The descriptors for reflection are damaged.
-    pub async fn start(node: &Arc<Node>, listeners: Vec<Listener>, limits: &Limits) -> io::Result<Self> {
+    pub async fn start(
+        node: &Arc<Node>,
+        listeners: Vec<Listener>,
+        limits: &Limits,
+        models: Option<Models>,
+    ) -> io::Result<Self> {
         let mut routes = Routes::builder();
         routes.add_service(inference::service(node, limits));
+        routes.add_service(models::service(node, models));
         let server = Self {
             node: Arc::clone(node),
             health: health::add(&mut routes, &node.phase()).await,

@@ -8,9 +8,12 @@ use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, FieldViolation, StatusExt as _};
 use uuid::Uuid;
 
+use super::models;
 use crate::admission::Refusal;
+use crate::deployment::DeployError;
 use crate::engine::job::Failure;
 use crate::request::{RequestError, Violation};
+use crate::store::StoreError;
 
 /// When to ask again while the bundle is loading.
 const LOADING_RETRY: Duration = Duration::from_secs(1);
@@ -37,6 +40,25 @@ pub(super) enum CallError {
     Loading,
     /// The node stops.
     Stopping,
+    /// There is no model yet.
+    NoModel,
+    /// The node serves the bundle of its configuration.
+    NotManaged,
+    /// The caller may not do this.
+    NotAllowed,
+    /// A field of an operator's request is wrong.
+    Field {
+        /// Which.
+        field: &'static str,
+        /// How.
+        words: String,
+    },
+    /// An upload does not begin with its header.
+    NoHeader,
+    /// The store refused.
+    Store(StoreError),
+    /// An order was not carried out.
+    Deploy(DeployError),
 }
 
 impl From<RequestError> for CallError {
@@ -67,6 +89,9 @@ impl CallError {
             }
             Self::Timeout(words) => {
                 details.add_bad_request_violation(super::deadline::HEADER, words);
+            }
+            Self::Field { field, words } => {
+                details.add_bad_request_violation(*field, words);
             }
             Self::Request(RequestError::Busy { .. }) => {
                 details.set_retry_info(Some(BUSY_RETRY));
@@ -128,6 +153,39 @@ impl CallError {
             }
             Self::Loading => {
                 (Code::Unavailable, reason::LOADING, "the model is being loaded: ask again in a second".into())
+            }
+            Self::NoModel => (
+                Code::FailedPrecondition,
+                reason::NO_MODEL,
+                "this node has no model yet: give it one with `agent-cli deploy BUNDLE`".into(),
+            ),
+            Self::NotManaged => (
+                Code::FailedPrecondition,
+                reason::NOT_MANAGED,
+                "this node serves the bundle of its configuration: leave out `bundle` (--bundle) there, and it keeps the \
+                 models that are deployed to it"
+                    .into(),
+            ),
+            Self::NotAllowed => (
+                Code::PermissionDenied,
+                reason::NOT_ALLOWED,
+                "only operators may do this: come over the node's Unix socket".into(),
+            ),
+            Self::Field { field, words } => {
+                (Code::InvalidArgument, reason::INVALID_REQUEST, format!("{field}: {words}"))
+            }
+            Self::NoHeader => (
+                Code::InvalidArgument,
+                reason::INVALID_REQUEST,
+                "an upload begins with a message that holds its `header`".into(),
+            ),
+            Self::Store(error) => {
+                let (code, reason) = models::describe(error);
+                (code, reason, error.to_string())
+            }
+            Self::Deploy(error) => {
+                let (code, reason) = models::describe_order(error);
+                (code, reason, error.to_string())
             }
         }
     }

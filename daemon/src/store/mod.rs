@@ -187,7 +187,10 @@ impl Store {
                 self.advance(bundle, stage, who)?;
                 Ok(opened)
             }
-            Err(error) => Err(self.failed("verify", bundle, who, error)),
+            Err(error) => {
+                self.note("verify", bundle, who, &error.to_string())?;
+                Err(error)
+            }
         }
     }
 
@@ -264,12 +267,12 @@ impl Store {
         self.collect_garbage()
     }
 
-    /// Records that something was tried and did not succeed, and gives the error back.
-    pub fn failed(&self, what: &str, bundle: Digest, who: &str, error: StoreError) -> StoreError {
-        match self.lock().audit.write(what, bundle, who, &error.to_string()) {
-            Ok(()) => error,
-            Err(unwritten) => unwritten,
-        }
+    /// Adds to the audit what was tried and what became of it.
+    ///
+    /// # Errors
+    /// It cannot be written.
+    pub fn note(&self, what: &str, bundle: Digest, who: &str, result: &str) -> Result<(), StoreError> {
+        self.lock().audit.write(what, bundle, who, result)
     }
 
     /// Deletes blobs, whole and partial, that no model names. Gives the bytes that were freed.

@@ -1,0 +1,100 @@
+//! The golden test: what a model must answer on this device before it is served.
+
+use std::time::Instant;
+
+use recurve_bundle::{Golden, Tolerance};
+use recurve_runtime::Batch;
+
+use super::load::Graph;
+
+/// What came out of a golden test that was passed.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Examined {
+    /// How far the logits are from the golden ones, in the bundle's measure.
+    pub apart: f64,
+    /// How far they may be.
+    pub allowed: f64,
+    /// Tokens a second, of one row, one after the other.
+    pub tokens_per_second: f64,
+}
+
+/// Why a golden test was not passed.
+#[derive(Debug, thiserror::Error)]
+pub enum GoldenError {
+    /// A step failed.
+    #[error("the golden test cannot be computed: {0}")]
+    Step(String),
+    /// The logits are others.
+    #[error(
+        "the golden test failed: the logits are {apart:.1e} away from the golden ones, and {allowed:.0e} is allowed"
+    )]
+    Apart {
+        /// How far they are.
+        apart: f64,
+        /// How far they may be.
+        allowed: f64,
+    },
+}
+
+impl Graph {
+    /// Computes the golden test on the first row, token by token, and puts the row back.
+    ///
+    /// # Errors
+    /// A step fails, or the logits are too far away.
+    pub fn examine(&mut self, golden: &Golden) -> Result<Examined, GoldenError> {
+        let first = golden.tokens.len() - golden.positions;
+        let (mut logits, mut times) = (Vec::with_capacity(golden.logits.len()), Vec::new());
+        for (position, &token) in (0..).zip(&golden.tokens) {
+            let begun = Instant::now();
+            let batch = Batch { first: 0, starts: &[position], ids: &[token], logits: 1, tag: None };
+            let step = self.model.step(batch).map_err(|error| GoldenError::Step(error.to_string()))?;
+            times.push(begun.elapsed().as_secs_f64());
+            if position >= first as u64 {
+                logits.extend_from_slice(step.logits);
+            }
+        }
+        self.model.scrub(0);
+        times.sort_by(f64::total_cmp);
+        let (apart, allowed) = (distance(&logits, &golden.logits, golden.tolerance), allowed(golden.tolerance));
+        // Not a number is too far as well.
+        if apart.is_nan() || apart > allowed {
+            return Err(GoldenError::Apart { apart, allowed });
+        }
+        Ok(Examined { apart, allowed, tokens_per_second: 1.0 / times[times.len() / 2].max(1e-9) })
+    }
+}
+
+/// How far logits may be away: the order of summation of f32, or activations that products round to 8 bits.
+fn allowed(measure: Tolerance) -> f64 {
+    match measure {
+        Tolerance::MaxAbs => 1e-3,
+        Tolerance::RelativeRms => 0.05,
+    }
+}
+
+fn distance(logits: &[f32], golden: &[f32], measure: Tolerance) -> f64 {
+    let differences = || logits.iter().zip(golden).map(|(a, b)| f64::from(a - b));
+    match measure {
+        // `f64::max` would pass over what is not a number.
+        Tolerance::MaxAbs => differences().map(f64::abs).fold(0.0, |a, b| if b.is_nan() || b > a { b } else { a }),
+        Tolerance::RelativeRms => {
+            let scale: f64 = golden.iter().map(|&logit| f64::from(logit) * f64::from(logit)).sum();
+            (differences().map(|difference| difference * difference).sum::<f64>() / scale).sqrt()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn distances_are_those_of_the_bundles_measure() {
+        let golden = [3.0, 4.0];
+        assert_eq!(distance(&[3.0, 4.5], &golden, Tolerance::MaxAbs), 0.5);
+        assert_eq!(distance(&[3.0, 4.5], &golden, Tolerance::RelativeRms), 0.1);
+        for measure in [Tolerance::MaxAbs, Tolerance::RelativeRms] {
+            assert!(distance(&[f32::NAN, 4.0], &golden, measure).is_nan());
+        }
+    }
+}
