@@ -4,7 +4,7 @@
 //! the active one by one durable write, and from then on answers new requests; the old one finishes what runs.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use recurve_bundle::{Bundle, Digest};
 use recurve_runtime::{Library, Weights};
@@ -83,9 +83,6 @@ pub enum DeployError {
     /// It cannot be loaded.
     #[error("the model cannot be served here: {0}")]
     Unusable(String),
-    /// There is no model to go back to.
-    #[error("there is no model to go back to: none was active before the present one")]
-    NoPrevious,
 }
 
 /// A model that was loaded.
@@ -105,6 +102,8 @@ pub(crate) struct Deployment {
     library: Library,
     store: Option<Arc<Store>>,
     running: Option<Loaded>,
+    /// Until when the model that is served is on probation.
+    probation: Option<Instant>,
     /// Engines that finish what runs.
     leaving: Vec<JoinHandle<()>>,
 }
@@ -122,7 +121,44 @@ impl Deployment {
             (None, Some(store)) => first(&library, &settings, store)?,
             (None, None) => None,
         };
-        Ok(Self { settings, library, store, running, leaving: Vec::new() })
+        let mut deployment = Self { settings, library, store, running, probation: None, leaving: Vec::new() };
+        deployment.begin_probation();
+        Ok(deployment)
+    }
+
+    /// A model of the store that is not confirmed has from now on to prove itself.
+    fn begin_probation(&mut self) {
+        let served = self.store.as_ref().zip(self.running.as_ref());
+        let open = served.is_some_and(|(store, loaded)| store.stage(&loaded.bundle) < Some(Stage::Confirmed));
+        self.probation = open.then(|| Instant::now() + self.settings.probation.time);
+    }
+
+    /// Ends when the time of probation is over; never where there is none.
+    pub(crate) fn probation(&self) -> impl Future<Output = ()> + 'static {
+        let until = self.probation;
+        async move {
+            match until {
+                Some(until) => tokio::time::sleep_until(until.into()).await,
+                None => std::future::pending().await,
+            }
+        }
+    }
+
+    /// The model that is served has proved itself.
+    pub(crate) async fn confirm(&mut self) {
+        self.probation = None;
+        let Some((store, bundle)) = self.store.clone().zip(self.running.as_ref().map(|loaded| loaded.bundle)) else {
+            return;
+        };
+        let confirmed = spawn_blocking(move || {
+            store.advance(bundle, Stage::Confirmed, SELF)?;
+            store.settle()
+        });
+        match confirmed.await {
+            Ok(Ok(())) => info!(%bundle, "model confirmed"),
+            Ok(Err(error)) => error!(%bundle, %error, "the model cannot be confirmed"),
+            Err(_) => error!(%bundle, "confirming the model panicked"),
+        }
     }
 
     /// What requests are answered with.
@@ -159,8 +195,8 @@ impl Deployment {
     }
 
     async fn serve(&mut self, order: Order, server: &Server) -> Result<Progress, DeployError> {
-        let Some(store) = self.store.clone() else { return Err(DeployError::NoPrevious) };
-        let bundle = order.bundle.or_else(|| store.previous()).ok_or(DeployError::NoPrevious)?;
+        let Some(store) = self.store.clone() else { return Err(StoreError::NoPrevious.into()) };
+        let bundle = order.bundle.or_else(|| store.previous()).ok_or(StoreError::NoPrevious)?;
         let active = |loaded: &Loaded| Progress::Active { bundle, name: loaded.serving.model.name.clone() };
         if let Some(running) = self.running.as_ref().filter(|running| running.bundle == bundle) {
             return Ok(active(running));
@@ -175,6 +211,7 @@ impl Deployment {
             self.leaving.retain(|leaving| !leaving.is_finished());
             self.leaving.push(spawn_blocking(move || old.engine.shutdown(grace)));
         }
+        self.begin_probation();
         Ok(active)
     }
 
@@ -184,6 +221,13 @@ impl Deployment {
     /// An engine panicked.
     pub(crate) async fn stop(self, grace: Duration) -> Result<(), Error> {
         let mut leaving = self.leaving;
+        leaving.extend(self.store.map(|store| {
+            spawn_blocking(move || {
+                if let Err(error) = store.settle() {
+                    error!(%error, "the next start counts as one after a crash");
+                }
+            })
+        }));
         leaving.extend(self.running.map(|loaded| spawn_blocking(move || loaded.engine.shutdown(grace))));
         for engine in leaving {
             if engine.await.is_err() {
@@ -194,26 +238,32 @@ impl Deployment {
     }
 }
 
-/// The store's active model, the one before it where that cannot be served, or none.
+/// The store's active model, the one before it where that cannot be served or ends the daemon again and again, or none.
 fn first(library: &Library, settings: &Settings, store: &Store) -> Result<Option<Loaded>, Error> {
     let open = |bundle| store.bundle(bundle).map_err(Error::from).and_then(|opened| load(library, settings, &opened));
     let Some(active) = store.active() else { return Ok(None) };
-    let reason = match open(active) {
-        Ok(loaded) => return Ok(Some(loaded)),
-        Err(error) => error.to_string(),
+    let starts = store.count_start()?;
+    let reason = if starts > settings.probation.starts && store.previous().is_some() {
+        format!("the daemon ended {} times while it was on probation", starts - 1)
+    } else {
+        match open(active) {
+            Ok(loaded) => return Ok(Some(loaded)),
+            Err(error) => error.to_string(),
+        }
     };
-    store.note("serve", active, SELF, &reason)?;
     let Some(previous) = store.previous() else {
+        store.note("serve", active, SELF, &reason)?;
         error!(bundle = %active, reason, "the active model cannot be served and there is none to go back to: deploy one");
         return Ok(None);
     };
     match open(previous) {
         Ok(loaded) => {
-            store.activate(previous, SELF)?;
-            error!(bundle = %active, to = %previous, reason, "the active model cannot be served: rolled back");
+            store.go_back(SELF, &reason)?;
+            error!(from = %active, to = %previous, reason, "rolled back");
             Ok(Some(loaded))
         }
         Err(error) => {
+            store.note("serve", previous, SELF, &error.to_string())?;
             error!(bundle = %active, reason, %previous, %error, "neither the active model nor the one before can be served");
             Ok(None)
         }

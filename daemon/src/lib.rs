@@ -137,6 +137,7 @@ pub async fn run(
         tokio::select! {
             () = &mut shutdown => break Ok(()),
             reason = deployment.failed() => break Err(Error::EngineFailed(reason)),
+            () = deployment.probation() => deployment.confirm().await,
             Some(order) = inbox.recv() => deployment.carry_out(order, &server).await,
         }
     };

@@ -152,6 +152,7 @@ fn a_stored_model_that_is_damaged_gives_way_to_the_one_before() {
     fs::remove_file(state.path().join("blobs/sha256").join(graph)).unwrap();
     let daemon = Setup::managed(state.path()).allow("rolled back").start();
     assert_eq!(daemon.wait_for("ready")["bundle"], digest(&int4).as_str());
+    assert!(failure(&daemon, &int8).unwrap().contains("graph.onnx"));
     assert!(fs::read_to_string(state.path().join("audit.jsonl")).unwrap().contains("graph.onnx"));
     // Deployed again, only what is lost travels.
     let again = deploy(&daemon, &int8);
@@ -170,5 +171,67 @@ fn only_operators_deploy_and_only_where_models_are_kept() {
         let refused = ask(&daemon, &["deploy", path(&bundle)]);
         assert!(refused.code == Some(1) && refused.stderr.contains(said), "{}", refused.stderr);
         assert!(daemon.stop().success());
+    }
+}
+
+/// Why the daemon went back from a model.
+fn failure(daemon: &Daemon, bundle: &Path) -> Option<String> {
+    let listed = ask(daemon, &["models", "--format", "json"]).json();
+    let model = listed.as_array().unwrap().iter().find(|model| model["bundle"] == digest(bundle).as_str()).cloned();
+    model.unwrap()["failure"].as_str().map(str::to_owned)
+}
+
+fn ends_without_order(daemon: Daemon) {
+    daemon.signal(rustix::process::Signal::KILL);
+    assert!(!daemon.ended().success());
+}
+
+#[test]
+fn a_model_that_ends_the_daemon_again_and_again_is_rolled_back_by_the_device() {
+    let state = tempfile::tempdir().unwrap();
+    let (int4, int8) = (world::tiny("int4"), world::tiny("int8"));
+    let start = || {
+        let setup = Setup::managed(state.path()).set("probation.starts", 2);
+        setup.allow("rolled back").allow("the model was not changed").start()
+    };
+    let daemon = start();
+    deploy(&daemon, &int4);
+    deploy(&daemon, &int8);
+    ends_without_order(daemon);
+    // A stop in order is not held against the model.
+    assert!(start().stop().success());
+    for _ in 0..2 {
+        let daemon = start();
+        assert_eq!(daemon.wait_for("ready")["bundle"], digest(&int8).as_str());
+        ends_without_order(daemon);
+    }
+    let daemon = start();
+    assert_eq!(daemon.wait_for("ready")["bundle"], digest(&int4).as_str());
+    assert_eq!(failure(&daemon, &int8).unwrap(), "the daemon ended 2 times while it was on probation");
+    assert_eq!(failure(&daemon, &int4), None);
+    let refused = ask(&daemon, &["models", "rollback"]);
+    assert!(refused.stderr.contains("no model to go back to"), "{}", refused.stderr);
+    // An operator may insist.
+    assert_eq!(deploy(&daemon, &int8)["sent"].as_u64(), Some(0));
+    assert_eq!(failure(&daemon, &int8), None);
+    assert!(daemon.stop().success());
+}
+
+#[test]
+fn a_model_that_has_proved_itself_stays() {
+    let state = tempfile::tempdir().unwrap();
+    let (int4, int8) = (world::tiny("int4"), world::tiny("int8"));
+    let start = || Setup::managed(state.path()).set("probation.starts", 1).set("probation.seconds", 0).start();
+    let daemon = start();
+    deploy(&daemon, &int4);
+    deploy(&daemon, &int8);
+    while daemon.lines("model confirmed").len() < 2 {
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+    ends_without_order(daemon);
+    for _ in 0..3 {
+        let daemon = start();
+        assert_eq!(daemon.wait_for("ready")["bundle"], digest(&int8).as_str());
+        ends_without_order(daemon);
     }
 }

@@ -64,7 +64,7 @@ async fn list(operator: &mut Operator, format: Format) -> Result<(), Failure> {
     table.set_header(["model", "digest", "stage", "bytes", ""]);
     for model in &models {
         let digest: String = model.bundle.chars().take("sha256:".len() + 12).collect();
-        table.add_row([name(model), &digest, stage(model), &model.bytes.to_string(), role(model)]);
+        table.add_row([name(model), &digest, stage(model), &model.bytes.to_string(), &role(model)]);
     }
     if let Some(column) = table.column_mut(3) {
         column.set_cell_alignment(CellAlignment::Right);
@@ -127,11 +127,15 @@ fn stage(model: &Model) -> &'static str {
     }
 }
 
-fn role(model: &Model) -> &'static str {
-    match (model.active, model.previous) {
+fn role(model: &Model) -> String {
+    let role = match (model.active, model.previous) {
         (true, _) => "active",
         (false, true) => "before",
         (false, false) => "",
+    };
+    match model.failure.as_str() {
+        "" => role.to_owned(),
+        failure => format!("{role} failed: {failure}").trim_start().to_owned(),
     }
 }
 
@@ -143,6 +147,8 @@ struct Listed<'a> {
     bytes: u64,
     active: bool,
     previous: bool,
+    /// Why the daemon went back from it by itself; null where it did not.
+    failure: Option<&'a str>,
 }
 
 impl<'a> From<&'a Model> for Listed<'a> {
@@ -154,6 +160,7 @@ impl<'a> From<&'a Model> for Listed<'a> {
             bytes: model.bytes,
             active: model.active,
             previous: model.previous,
+            failure: Some(model.failure.as_str()).filter(|failure| !failure.is_empty()),
         }
     }
 }

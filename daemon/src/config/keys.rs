@@ -221,6 +221,21 @@ pub(super) const KEYS: &[Key] = &[
               the finish reason SHUTDOWN. A second signal ends the process at once.",
     },
     Key {
+        path: "probation.seconds",
+        kind: Kind::Integer { min: 0, max: 86_400 },
+        default: Some("120"),
+        flag: None,
+        doc: "How long a model that was deployed must serve until it is confirmed.",
+    },
+    Key {
+        path: "probation.starts",
+        kind: Kind::Integer { min: 1, max: 100 },
+        default: Some("3"),
+        flag: None,
+        doc: "How often the daemon starts with a model that is not confirmed and that ended it each time before: with the next \
+              start it goes back to the model before. A stop in order does not count, a power cut does.",
+    },
+    Key {
         path: "log.level",
         kind: Kind::LogFilter,
         default: Some(r#""info,ort=warn""#),

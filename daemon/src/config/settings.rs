@@ -23,6 +23,8 @@ pub struct Settings {
     pub limits: Limits,
     /// `shutdown.grace`
     pub grace: Duration,
+    /// `probation.*`
+    pub probation: Probation,
     /// `log.*`
     pub log: LogSettings,
 }
@@ -61,6 +63,15 @@ pub struct Limits {
     pub max_score_tokens: usize,
     /// `limits.connections`
     pub connections: usize,
+}
+
+/// How long a new model has to prove itself.
+#[derive(Debug, Clone, Copy)]
+pub struct Probation {
+    /// `probation.seconds`
+    pub time: Duration,
+    /// `probation.starts`
+    pub starts: u32,
 }
 
 /// What is logged, and how.
@@ -124,6 +135,10 @@ impl Settings {
                 connections: reader.count("limits.connections"),
             },
             grace: Duration::from_secs(reader.integer("shutdown.grace").unwrap_or_default()),
+            probation: Probation {
+                time: Duration::from_secs(reader.integer("probation.seconds").unwrap_or_default()),
+                starts: reader.integer("probation.starts").and_then(|n| u32::try_from(n).ok()).unwrap_or_default(),
+            },
             log: LogSettings {
                 level: reader.log_filter("log.level"),
                 format: match reader.choice("log.format") {

@@ -11,7 +11,7 @@ use tokio::sync::mpsc;
 use tokio::task::spawn_blocking;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 use tonic::{Request, Response, Status, Streaming};
-use tracing::info;
+use tracing::{debug, info};
 use uuid::Uuid;
 
 use super::access::{self, Right};
@@ -44,6 +44,8 @@ struct Call {
     method: &'static str,
     id: Uuid,
     who: String,
+    /// Whether it changes what the node keeps or serves.
+    changes: bool,
     models: Models,
     _open: TaskTrackerToken,
 }
@@ -57,7 +59,8 @@ impl Service {
         match models {
             Ok(models) => {
                 let who = peer::client(extensions).0.to_string();
-                Ok(Call { method, id, who, models, _open: self.node.call() })
+                let changes = matches!(method, "Activate" | "Rollback" | "Remove");
+                Ok(Call { method, id, who, changes, models, _open: self.node.call() })
             }
             Err(error) => Err(error.status(id)),
         }
@@ -71,7 +74,11 @@ impl Call {
             Ok(_) => "done".to_owned(),
             Err(error) => error.status(self.id).message().to_owned(),
         };
-        info!(method = self.method, request = %self.id, client = self.who, outcome, "operation");
+        match (self.changes, &result) {
+            // A model has many blobs.
+            (false, Ok(_)) => debug!(method = self.method, request = %self.id, client = self.who, outcome, "operation"),
+            _ => info!(method = self.method, request = %self.id, client = self.who, outcome, "operation"),
+        }
         result.map(Response::new).map_err(|error| error.status(self.id))
     }
 
@@ -222,6 +229,7 @@ fn model(listed: &Listed, name: Option<String>) -> v1::Model {
         bytes: listed.kept.bytes,
         active: listed.active,
         previous: listed.previous,
+        failure: listed.kept.failure.clone().unwrap_or_default(),
     }
 }
 
@@ -250,6 +258,7 @@ pub(super) fn describe(error: &StoreError) -> (tonic::Code, &'static str) {
         }
         StoreError::Bundle(_) => (Code::FailedPrecondition, reason::MODEL_UNUSABLE),
         StoreError::Unknown { .. } => (Code::NotFound, reason::NO_SUCH_MODEL),
+        StoreError::NoPrevious => (Code::FailedPrecondition, reason::NO_SUCH_MODEL),
         StoreError::NotNamed { .. } | StoreError::TooLong { .. } | StoreError::WrongBytes { .. } => {
             (Code::InvalidArgument, reason::WRONG_BLOB)
         }
@@ -268,6 +277,5 @@ pub(super) fn describe_order(error: &DeployError) -> (tonic::Code, &'static str)
         DeployError::Store(error) => describe(error),
         DeployError::Golden(_) => (Code::FailedPrecondition, reason::GOLDEN_TEST_FAILED),
         DeployError::Unusable(_) => (Code::FailedPrecondition, reason::MODEL_UNUSABLE),
-        DeployError::NoPrevious => (Code::FailedPrecondition, reason::NO_SUCH_MODEL),
     }
 }

@@ -112,6 +112,9 @@ pub enum StoreError {
         /// How far it came.
         stage: Stage,
     },
+    /// There is no model before the active one.
+    #[error("there is no model to go back to: none was active before the present one")]
+    NoPrevious,
     /// The model is needed.
     #[error("model {bundle} is the active one or the one to go back to: activate others before it is removed")]
     InUse {

@@ -244,13 +244,64 @@ impl Store {
             if kept.stage < Stage::Prepared {
                 return Err(StoreError::NotPrepared { bundle, stage: kept.stage });
             }
-            let Chosen { active, previous } = &mut record.chosen;
+            let Chosen { active, previous, starts } = &mut record.chosen;
             if *active == Some(bundle) {
                 return Ok(false);
             }
             *previous = active.replace(bundle);
+            *starts = 0;
+            if let Some(kept) = record.models.get_mut(&bundle) {
+                kept.failure = None;
+            }
             Ok(true)
         })
+    }
+
+    /// Counts a start of the daemon with the active model, if that is on probation, before anything of it is loaded. Gives
+    /// the number of starts that did not end in order, this one included.
+    ///
+    /// # Errors
+    /// The record cannot be written.
+    pub fn count_start(&self) -> Result<u32, StoreError> {
+        let mut starts = 0;
+        self.change_quietly(|record| {
+            let active = record.chosen.active.and_then(|active| record.models.get(&active));
+            if active.is_none_or(|kept| kept.stage == Stage::Confirmed) {
+                return Ok(false);
+            }
+            record.chosen.starts = record.chosen.starts.saturating_add(1);
+            starts = record.chosen.starts;
+            Ok(true)
+        })?;
+        Ok(starts)
+    }
+
+    /// The daemon ends in order: no start is held against the active model.
+    ///
+    /// # Errors
+    /// The record cannot be written.
+    pub fn settle(&self) -> Result<(), StoreError> {
+        self.change_quietly(|record| Ok(std::mem::take(&mut record.chosen.starts) > 0))
+    }
+
+    /// Makes the model before the active one again, since the active one failed; the reason is kept with that. Gives the
+    /// model that is active now.
+    ///
+    /// # Errors
+    /// There is none before, or the record cannot be written.
+    pub fn go_back(&self, who: &str, reason: &str) -> Result<Digest, StoreError> {
+        let (active, previous) = (self.active(), self.previous());
+        let (Some(failed), Some(back)) = (active, previous) else { return Err(StoreError::NoPrevious) };
+        self.note("fail", failed, who, reason)?;
+        self.change("roll back", back, who, |record| {
+            record.chosen = Chosen { active: Some(back), previous: None, starts: 0 };
+            if let Some(kept) = record.models.get_mut(&failed) {
+                kept.stage = kept.stage.min(Stage::Verified);
+                kept.failure = Some(reason.to_owned());
+            }
+            Ok(true)
+        })?;
+        Ok(back)
     }
 
     /// Removes a model and every blob that no other model has.
@@ -299,20 +350,30 @@ impl Store {
         who: &str,
         change: impl FnOnce(&mut Record) -> Result<bool, StoreError>,
     ) -> Result<(), StoreError> {
+        let mut changed = false;
+        self.change_quietly(|record| {
+            changed = change(record)?;
+            Ok(changed)
+        })?;
+        if changed { self.note(what, bundle, who, "done") } else { Ok(()) }
+    }
+
+    /// The same for what nobody did.
+    fn change_quietly(&self, change: impl FnOnce(&mut Record) -> Result<bool, StoreError>) -> Result<(), StoreError> {
         let mut state = self.lock();
         let mut record = state.record.clone();
-        if !change(&mut record)? {
-            return Ok(());
+        if change(&mut record)? {
+            record.write(&self.dir)?;
+            state.record = record;
         }
-        record.write(&self.dir)?;
-        state.record = record;
-        state.audit.write(what, bundle, who, "done")
+        Ok(())
     }
 
     /// Notes a manifest that came: its model is being received from now on.
     fn begun(&self, bundle: Digest, bytes: &[u8], who: &str) -> Result<(), StoreError> {
         let manifest = Manifest::parse(bytes)?;
-        let kept = Kept { manifest_bytes: bytes.len() as u64, bytes: manifest.size(), stage: Stage::Received };
+        let kept =
+            Kept { manifest_bytes: bytes.len() as u64, bytes: manifest.size(), stage: Stage::Received, failure: None };
         self.change("receive", bundle, who, |record| {
             Ok(record.models.insert(bundle, record.models.get(&bundle).cloned().unwrap_or(kept)).is_none())
         })

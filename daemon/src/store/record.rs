@@ -28,6 +28,9 @@ pub(super) struct Chosen {
     pub(super) active: Option<Digest>,
     /// The one to go back to.
     pub(super) previous: Option<Digest>,
+    /// Starts of the daemon with the active model, while it is on probation, that did not end in order.
+    #[serde(default)]
+    pub(super) starts: u32,
 }
 
 /// What is known of a model.
@@ -39,6 +42,9 @@ pub struct Kept {
     pub bytes: u64,
     /// How far it came.
     pub stage: Stage,
+    /// Why the device went back from it by itself, if it did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failure: Option<String>,
 }
 
 /// How far a model came on this device.
