@@ -38,6 +38,8 @@ struct State {
     news: bool,
     /// No more jobs; those that run have until then.
     closed: Option<Instant>,
+    /// Because of another model, not of the daemon's end.
+    replaced: bool,
     /// How long a job occupies the engine, smoothed.
     typical: Option<Duration>,
     tickets: u64,
@@ -71,6 +73,8 @@ pub enum Refusal {
     },
     /// The daemon stops.
     ShuttingDown,
+    /// Another model has taken this one's place.
+    Replaced,
 }
 
 /// A job's place; dropping it cancels the job wherever it is, and frees its place or its slot.
@@ -99,7 +103,7 @@ impl Admission {
         let id = job.id;
         let mut state = self.lock();
         if state.closed.is_some() {
-            return Err(Refusal::ShuttingDown);
+            return Err(if state.replaced { Refusal::Replaced } else { Refusal::ShuttingDown });
         }
         let waiting = state.queue.len();
         if waiting >= self.limit {
@@ -127,6 +131,15 @@ impl Admission {
             // The channel is new and has room.
             let _ = waiting.events.try_send(Event::Failed(Failure::Shutdown));
         }
+        self.notify(&mut state);
+    }
+
+    /// Refuses new jobs for another model's sake. Those that wait were made for this model, with its tokens: they are still
+    /// done, until the deadline.
+    pub(crate) fn retire(&self, deadline: Instant) {
+        let mut state = self.lock();
+        state.closed = Some(deadline);
+        state.replaced = true;
         self.notify(&mut state);
     }
 

@@ -209,7 +209,7 @@ impl Deployment {
         if let Some(old) = self.running.replace(loaded) {
             let grace = self.settings.grace;
             self.leaving.retain(|leaving| !leaving.is_finished());
-            self.leaving.push(spawn_blocking(move || old.engine.shutdown(grace)));
+            self.leaving.push(spawn_blocking(move || old.engine.retire(grace)));
         }
         self.begin_probation();
         Ok(active)

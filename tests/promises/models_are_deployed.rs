@@ -235,3 +235,21 @@ fn a_model_that_has_proved_itself_stays() {
         ends_without_order(daemon);
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_runs_and_what_waits_is_finished_by_the_model_that_it_was_asked_of() {
+    let state = tempfile::tempdir().unwrap();
+    let (slow, int8) = (world::slow(), world::tiny("int8"));
+    let daemon = Setup::managed(state.path()).set("engine.slots", 1).set("shutdown.grace", 60).start();
+    deploy(&daemon, &slow);
+    let client = connect(&daemon).await;
+    let mut running = begin(&client, greedy(&[2], 200)).await.unwrap();
+    running.until(1).await.unwrap();
+    let waiting = begin(&client, greedy(&[2], 5)).await.unwrap();
+    deploy(&daemon, &int8);
+    assert_eq!(served(&daemon).await, digest(&int8), "while the other one still runs");
+    for (answer, tokens) in [(running.rest().await.unwrap(), 200), (waiting.rest().await.unwrap(), 5)] {
+        assert_eq!((answer.finish.bundle, answer.tokens.len()), (digest(&slow), tokens));
+    }
+    assert!(daemon.stop().success());
+}

@@ -102,6 +102,17 @@ impl Engine {
     /// Refuses new jobs, finishes what runs within `grace`, ends the rest, and joins the thread. Blocks.
     pub fn shutdown(self, grace: Duration) {
         self.admission.close(Instant::now() + grace);
+        self.join();
+    }
+
+    /// Refuses new jobs since another model takes them, finishes what runs and what waits within `grace`, ends the rest, and
+    /// joins the thread. Blocks.
+    pub fn retire(self, grace: Duration) {
+        self.admission.retire(Instant::now() + grace);
+        self.join();
+    }
+
+    fn join(self) {
         if self.thread.join().is_err() {
             tracing::error!("the engine's thread panicked while it stopped");
         }

@@ -62,10 +62,11 @@ impl Stepper {
         loop {
             let closed = self.admission.closed();
             if let Some(deadline) = closed {
-                if self.slots.is_empty() {
+                if self.slots.is_empty() && self.admission.waiting() == 0 {
                     return Ok(());
                 }
                 if Instant::now() >= deadline {
+                    self.admission.close(deadline);
                     self.end_all();
                     return Ok(());
                 }

@@ -99,6 +99,9 @@ impl CallError {
             Self::Refused(Refusal::QueueFull { retry_after, .. }) => {
                 details.set_retry_info(Some(*retry_after));
             }
+            Self::Refused(Refusal::Replaced) => {
+                details.set_retry_info(Some(Duration::ZERO));
+            }
             Self::Loading => {
                 details.set_retry_info(Some(LOADING_RETRY));
             }
@@ -129,6 +132,11 @@ impl CallError {
                     "{waiting} requests wait already and {limit} may: ask again in {:.1} s, or ask another node",
                     retry_after.as_secs_f64()
                 ),
+            ),
+            Self::Refused(Refusal::Replaced) => (
+                Code::Unavailable,
+                reason::LOADING,
+                "another model was put in place at this moment: ask again at once".into(),
             ),
             Self::Refused(Refusal::ShuttingDown) | Self::Failed(Failure::Shutdown) | Self::Stopping => {
                 (Code::Unavailable, reason::SHUTTING_DOWN, STOPPING.into())

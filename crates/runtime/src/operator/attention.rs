@@ -89,17 +89,24 @@ impl AttentionKernel {
 
     fn shape(&self, qkv: &[i64], ring: &[i64], angles: &[i64]) -> ort::Result<AttentionShape> {
         match (qkv, ring) {
-            ([rows, tokens, _], [_, kv_heads, slots, dim]) => Ok(AttentionShape {
-                rows: *rows as usize,
-                tokens: *tokens as usize,
-                heads: self.heads,
-                kv_heads: *kv_heads as usize,
-                dim: *dim as usize,
-                rotary: 2 * angles.last().copied().unwrap_or(0) as usize,
-                ring: *slots as usize,
-                window: self.window,
-            }),
-            _ => Err(ort::Error::new(format!("{NAME}: qkv {qkv:?}, ring {ring:?}"))),
+            ([rows, tokens, width], [_, kv_heads, slots, dim])
+                if *width == (self.heads as i64 + 2 * kv_heads) * dim =>
+            {
+                Ok(AttentionShape {
+                    rows: *rows as usize,
+                    tokens: *tokens as usize,
+                    heads: self.heads,
+                    kv_heads: *kv_heads as usize,
+                    dim: *dim as usize,
+                    rotary: 2 * angles.last().copied().unwrap_or(0) as usize,
+                    ring: *slots as usize,
+                    window: self.window,
+                })
+            }
+            _ => Err(ort::Error::new(format!(
+                "{NAME}: qkv {qkv:?} and ring {ring:?} do not go with {} heads",
+                self.heads
+            ))),
         }
     }
 }
