@@ -9,6 +9,7 @@
 )]
 
 mod architecture;
+mod crashes_lose_nothing;
 mod damaged_bundles_are_refused;
 mod damaged_checkpoints_are_named;
 mod equals_hugging_face;
