@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-const FILES: [&str; 2] = ["recurve/v1/inference.proto", "recurve/v1/models.proto"];
+const FILES: [&str; 3] = ["recurve/v1/inference.proto", "recurve/v1/models.proto", "recurve/v1/trust.proto"];
 
 #[expect(clippy::disallowed_methods, reason = "Cargo tells build scripts their folder by the environment")]
 fn main() -> Result<(), Box<dyn std::error::Error>> {

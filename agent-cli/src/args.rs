@@ -1,6 +1,6 @@
 //! The command line. The only file that reads the environment.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::{Parser, Subcommand};
@@ -53,12 +53,51 @@ pub(crate) struct On {
     /// else 127.0.0.1:50051
     #[arg(long = "on", value_name = "TARGET", env = "RECURVE_ON", hide_env_values = true, global = true)]
     target: Option<String>,
+    /// The certificate in PEM of the authority that knows the daemon: TLS, for daemons that other machines can reach
+    #[arg(long, value_name = "FILE", env = "RECURVE_CA", hide_env_values = true, global = true, help_heading = TLS)]
+    ca: Option<PathBuf>,
+    /// Your own certificate in PEM, of the authority that the daemon asks
+    #[arg(long, value_name = "FILE", env = "RECURVE_CERTIFICATE", hide_env_values = true, global = true, help_heading = TLS)]
+    certificate: Option<PathBuf>,
+    /// Your certificate's private key in PEM
+    #[arg(long, value_name = "FILE", env = "RECURVE_KEY", hide_env_values = true, global = true, help_heading = TLS)]
+    key: Option<PathBuf>,
+}
+
+const TLS: &str = "TLS";
+
+/// What TLS needs, in PEM.
+#[derive(Debug)]
+pub(crate) struct Certificates {
+    /// Of the authority that knows the daemon.
+    pub(crate) ca: Vec<u8>,
+    /// Our own certificate and its key.
+    pub(crate) own: Option<(Vec<u8>, Vec<u8>)>,
 }
 
 impl On {
     /// The address that was asked for, or the default one.
     pub(crate) fn target(&self) -> Result<Target, Failure> {
         target::resolve(self.target.as_deref(), Path::new(target::LOCAL_SOCKET))
+    }
+
+    /// The certificates for TLS, where it is asked for.
+    pub(crate) fn certificates(&self) -> Result<Option<Certificates>, Failure> {
+        let read = |path: &PathBuf| {
+            std::fs::read(path).map_err(|error| Failure::Usage(format!("cannot read {}: {error}", path.display())))
+        };
+        let own = match (&self.certificate, &self.key) {
+            (Some(certificate), Some(key)) => Some((read(certificate)?, read(key)?)),
+            (None, None) => None,
+            _ => return Err(Failure::Usage("--certificate and --key go together: give both, or neither".to_owned())),
+        };
+        match &self.ca {
+            Some(ca) => Ok(Some(Certificates { ca: read(ca)?, own })),
+            None if own.is_some() => {
+                Err(Failure::Usage("--certificate needs --ca, the authority that knows the daemon".to_owned()))
+            }
+            None => Ok(None),
+        }
     }
 }
 

@@ -9,10 +9,10 @@ use recurve_proto::v1::inference_client::InferenceClient;
 use recurve_proto::v1::{
     Delta, DetokenizeRequest, Finish, GenerateRequest, ScoreRequest, ScoreResponse, TokenizeRequest, TokenizeResponse,
 };
-use tonic::transport::{Channel, Endpoint};
+use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
 use tonic::{Request, Response, Status};
 
-use crate::args::On;
+use crate::args::{Certificates, On};
 use crate::exit::Failure;
 use crate::status::{self, Stage};
 use crate::target::Target;
@@ -125,12 +125,22 @@ impl Client {
 /// A connection to the daemon that `on` names.
 async fn channel(on: &On) -> Result<(Target, Channel), Failure> {
     let target = on.target()?;
-    let endpoint = Endpoint::from_shared(target.uri())
+    // Whoever may open a Unix socket is known by that.
+    let certificates = if matches!(target, Target::Tcp { .. }) { on.certificates()? } else { None };
+    let mut endpoint = Endpoint::from_shared(target.uri(certificates.is_some()))
         .map_err(|error| Failure::Usage(format!("{target} is not an address: {error}")))?
         .connect_timeout(CONNECT)
         .tcp_nodelay(true)
         .http2_keep_alive_interval(KEEP_ALIVE)
         .keep_alive_timeout(KEEP_ALIVE);
+    if let Some(Certificates { ca, own }) = certificates {
+        let mut tls = ClientTlsConfig::new().ca_certificate(Certificate::from_pem(ca));
+        if let Some((certificate, key)) = own {
+            tls = tls.identity(Identity::from_pem(certificate, key));
+        }
+        let refused = |error| Failure::Usage(format!("the certificates cannot be used: {}", status::root(&error)));
+        endpoint = endpoint.tls_config(tls).map_err(refused)?;
+    }
     let channel = endpoint.connect().await.map_err(|error| status::connecting(&target, &error))?;
     Ok((target, channel))
 }

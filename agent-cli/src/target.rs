@@ -23,8 +23,9 @@ pub(crate) enum Target {
 
 impl Target {
     /// The address in the spelling that the gRPC transport takes.
-    pub(crate) fn uri(&self) -> String {
+    pub(crate) fn uri(&self, encrypted: bool) -> String {
         match self {
+            Self::Tcp { host, port } if encrypted => format!("https://{host}:{port}"),
             Self::Tcp { host, port } => format!("http://{host}:{port}"),
             Self::Unix(path) => format!("unix://{path}"),
         }

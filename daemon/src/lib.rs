@@ -31,7 +31,7 @@ use tracing::{info, warn};
 use crate::config::Settings;
 use crate::deployment::{Deployment, Models};
 use crate::engine::EngineError;
-use crate::grpc::{Listener, Server};
+use crate::grpc::{Listener, Server, Tls, TlsError};
 use crate::model::ModelError;
 use crate::node::{Node, Phase};
 use crate::store::{Store, StoreError};
@@ -60,6 +60,9 @@ pub enum Error {
     /// The weights cannot be locked in memory.
     #[error(transparent)]
     Weights(#[from] WeightsError),
+    /// TLS cannot be set up.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
     /// The store refused.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -87,14 +90,15 @@ pub async fn run(
 ) -> Result<(), Error> {
     let addresses: Vec<String> = listeners.iter().map(|listener| listener.local().to_string()).collect();
     let addresses = addresses.join(",");
-    let open = listeners.iter().map(Listener::local).filter(|address| !address.is_local());
+    let tls = settings.tls.as_ref().map(Tls::load).transpose()?;
+    let open = listeners.iter().map(Listener::local).filter(|address| tls.is_none() && !address.is_local());
     let _warnings: Vec<_> = open.map(warn_of_open_address).collect();
     let node = Node::new();
     let settings = Arc::new(settings);
     let store = open_store(&settings).await?;
     let (orders, mut inbox) = mpsc::channel(ORDERS);
     let models = store.clone().map(|store| Models { store, orders });
-    let server = Server::start(&node, listeners, &settings.limits, models)
+    let server = Server::start(&node, listeners, &settings.limits, models, tls)
         .await
         .map_err(|error| Error::Internal(format!("the services cannot be set up: {error}")))?;
     let mut shutdown = pin!(shutdown);

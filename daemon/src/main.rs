@@ -73,6 +73,7 @@ fn code(error: &Error) -> u8 {
     match error {
         Error::Bundle(error) => exit::of_bundle(error),
         Error::Model(_) => exit::DATA,
+        Error::Tls(_) => exit::CONFIG,
         Error::Engine(_) => exit::UNAVAILABLE,
         Error::Weights(_) => exit::OS,
         Error::Store(error) | Error::Models(error) => exit::of_store(error),

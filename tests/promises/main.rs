@@ -18,6 +18,7 @@ mod kernels_are_chosen;
 mod malformed_requests_are_named;
 mod models_are_deployed;
 mod only_what_changed_travels;
+mod other_machines_need_certificates;
 mod other_tools_understand_us;
 mod quantized_graphs_equal_the_oracle;
 mod results_do_not_depend_on_company;

@@ -65,6 +65,12 @@ impl Setup {
         self
     }
 
+    /// Listen on a port.
+    pub fn tcp(mut self) -> Self {
+        self.unix = false;
+        self
+    }
+
     /// Warnings and errors that contain this are expected.
     pub fn allow(mut self, part: &'static str) -> Self {
         self.allowed.push(part);

@@ -8,6 +8,7 @@
     reason = "fixtures fail as the tests do, and find their programs through the environment"
 )]
 
+pub mod authority;
 pub mod client;
 pub mod daemon;
 pub mod graph;

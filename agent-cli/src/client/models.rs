@@ -69,7 +69,7 @@ impl Operator {
 
     /// What the daemon lacks of the model with this manifest.
     pub(crate) async fn plan(&mut self, manifest: Vec<u8>) -> Result<PlanResponse, Failure> {
-        let response = self.models.plan(PlanRequest { manifest: manifest.into() }).await;
+        let response = self.models.plan(PlanRequest { manifest: manifest.into(), info: Bytes::new() }).await;
         self.answered(response)
     }
 

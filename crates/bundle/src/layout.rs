@@ -12,8 +12,8 @@ use crate::golden::Golden;
 use crate::info::ModelInfo;
 use crate::json;
 use crate::manifest::{
-    ANNOTATION_FILEPATH, ARTIFACT_TYPE, Descriptor, Index, LAYOUT_VERSION, LayoutMarker, MEDIA_CONFIG, MEDIA_DOC,
-    MEDIA_MANIFEST, MEDIA_WEIGHT, MEDIA_WEIGHT_CONFIG, Manifest, ModelPack,
+    ANNOTATION_FILEPATH, ANNOTATION_TITLE, ARTIFACT_TYPE, Descriptor, Index, LAYOUT_VERSION, LayoutMarker,
+    MEDIA_CONFIG, MEDIA_DOC, MEDIA_MANIFEST, MEDIA_WEIGHT, MEDIA_WEIGHT_CONFIG, Manifest, ModelPack, Referrer,
 };
 
 /// The filepaths of a bundle's layers. Weight shards are `weights/<name>.bin`.
@@ -39,6 +39,8 @@ pub mod file {
 }
 
 const BLOBS: &str = "blobs/sha256";
+/// What errors call a manifest that refers to the model's.
+const REFERRER: &str = "referrer";
 
 /// A bundle whose small documents were read and checked.
 #[derive(Debug, Clone)]
@@ -49,6 +51,7 @@ pub struct Bundle {
     manifest: Manifest,
     info: ModelInfo,
     graph: PathBuf,
+    referrers: Vec<Descriptor>,
 }
 
 /// What [`Bundle::verify`] hashed.
@@ -70,8 +73,9 @@ impl Bundle {
     pub fn open(dir: &Path) -> Result<Self, BundleError> {
         // 1. The directory says that it is an OCI image layout of the version that is read here.
         read_marker(dir)?;
-        // 2. The index names exactly one manifest.
-        Self::from_root(dir, read_index(dir)?)
+        // 2. The index names exactly one model, and perhaps what refers to it.
+        let (root, referrers) = read_index(dir)?;
+        Ok(Self { referrers, ..Self::from_root(dir, root)? })
     }
 
     /// Opens one of several bundles whose blobs lie together in `dir/blobs/sha256`, as a device keeps them: there is no
@@ -105,7 +109,8 @@ impl Bundle {
         let info = ModelInfo::parse(&bytes)?;
         let graph = find(&manifest, file::GRAPH).ok_or(BundleError::LayerMissing { filepath: file::GRAPH })?;
         let graph = blob_path(dir, &graph.digest);
-        Ok(Self { dir: dir.to_owned(), digest: root.digest, manifest_size: root.size, manifest, info, graph })
+        let (digest, manifest_size, referrers) = (root.digest, root.size, Vec::new());
+        Ok(Self { dir: dir.to_owned(), digest, manifest_size, manifest, info, graph, referrers })
     }
 
     /// The bundle's directory, as it was given.
@@ -116,6 +121,40 @@ impl Bundle {
     /// The manifest's digest, which stands for the whole bundle.
     pub fn digest(&self) -> &Digest {
         &self.digest
+    }
+
+    /// What `index.json` says of the model's manifest.
+    pub fn descriptor(&self) -> Descriptor {
+        Descriptor {
+            media_type: MEDIA_MANIFEST.to_owned(),
+            digest: self.digest,
+            size: self.manifest_size,
+            artifact_type: None,
+            annotations: Default::default(),
+        }
+    }
+
+    /// The manifests beside the model's in `index.json`: they refer to it. Their blobs were not looked at.
+    pub fn referrers(&self) -> &[Descriptor] {
+        &self.referrers
+    }
+
+    /// Reads a manifest that refers to this bundle's model.
+    ///
+    /// # Errors
+    /// It is missing or damaged, is no such manifest, or refers to another model.
+    pub fn referrer(&self, descriptor: &Descriptor) -> Result<Referrer, BundleError> {
+        let bytes = blob::read(&self.blob(&descriptor.digest), REFERRER, descriptor, limit::DOCUMENT)?;
+        Referrer::parse(&bytes, &self.digest)
+    }
+
+    /// Reads a file of a referrer, of at most 16 MiB.
+    ///
+    /// # Errors
+    /// It is missing, damaged or larger.
+    pub fn referrer_file(&self, layer: &Descriptor) -> Result<Vec<u8>, BundleError> {
+        let name = layer.annotations.get(ANNOTATION_TITLE).map_or(REFERRER, String::as_str);
+        blob::read(&self.blob(&layer.digest), name, layer, limit::DOCUMENT)
     }
 
     /// The model's name.
@@ -148,14 +187,7 @@ impl Bundle {
     /// # Errors
     /// They are not those that were opened.
     pub fn manifest_bytes(&self) -> Result<Vec<u8>, BundleError> {
-        let root = Descriptor {
-            media_type: MEDIA_MANIFEST.to_owned(),
-            digest: self.digest,
-            size: self.manifest_size,
-            artifact_type: None,
-            annotations: Default::default(),
-        };
-        blob::read(&self.blob(&self.digest), "manifest", &root, limit::MANIFEST)
+        blob::read(&self.blob(&self.digest), "manifest", &self.descriptor(), limit::MANIFEST)
     }
 
     /// The file of a blob, whether or not it is there.
@@ -241,13 +273,7 @@ impl Bundle {
 
     /// Every blob once, with what errors call it: the manifest, the configuration, the layers.
     pub(crate) fn blobs(&self) -> Vec<(&str, Descriptor)> {
-        let root = Descriptor {
-            media_type: MEDIA_MANIFEST.to_owned(),
-            digest: self.digest,
-            size: self.manifest_size,
-            artifact_type: None,
-            annotations: Default::default(),
-        };
+        let root = self.descriptor();
         let layers = self.manifest.layers.iter();
         let layers = layers.map(|layer| (layer.filepath().unwrap_or_default(), layer.clone()));
         let mut seen = BTreeSet::new();
@@ -283,25 +309,32 @@ fn read_marker(dir: &Path) -> Result<(), BundleError> {
     require(version == LAYOUT_VERSION, &name, "imageLayoutVersion", version, LAYOUT_VERSION)
 }
 
-fn read_index(dir: &Path) -> Result<Descriptor, BundleError> {
+fn read_index(dir: &Path) -> Result<(Descriptor, Vec<Descriptor>), BundleError> {
     let path = dir.join("index.json");
     let hint = "the copy of the bundle is incomplete: copy or export it again";
     let bytes = blob::read_top(&path, limit::INDEX, hint)?;
     let name = path.display().to_string();
-    let mut index: Index = json::parse(&name, &bytes)?;
+    let index: Index = json::parse(&name, &bytes)?;
     let version = index.schema_version.to_string();
     require(version == "2", &name, "schemaVersion", &version, "2")?;
-    let count = index.manifests.len();
-    let Some(root) = index.manifests.pop().filter(|_| count == 1) else {
-        return Err(BundleError::Value {
-            file: name,
-            field: "manifests".to_owned(),
-            value: format!("{count} manifests"),
-            allowed: "exactly one: a bundle holds one model".to_owned(),
-        });
+    // Some tools leave out the artifact type of a manifest that stands alone.
+    let alone = index.manifests.len() == 1;
+    let is_model = |found: &Descriptor| match found.artifact_type.as_deref() {
+        None | Some(ARTIFACT_TYPE) => true,
+        Some(_) => alone,
     };
-    require(root.media_type == MEDIA_MANIFEST, &name, "manifests[0].mediaType", &root.media_type, MEDIA_MANIFEST)?;
-    Ok(root)
+    let (models, referrers): (Vec<_>, Vec<_>) = (0..).zip(index.manifests).partition(|(_, found)| is_model(found));
+    let count = models.len();
+    let [(at, root)]: [(usize, Descriptor); 1] = models.try_into().map_err(|_| BundleError::Value {
+        file: name.clone(),
+        field: "manifests".to_owned(),
+        value: format!("{count} manifests"),
+        allowed: "exactly one of a model: a bundle holds one".to_owned(),
+    })?;
+    let field = format!("manifests[{at}].mediaType");
+    require(root.media_type == MEDIA_MANIFEST, &name, &field, &root.media_type, MEDIA_MANIFEST)?;
+    let referrers = referrers.into_iter().map(|(_, referrer)| referrer).collect();
+    Ok((root, referrers))
 }
 
 impl Manifest {
@@ -316,6 +349,24 @@ impl Manifest {
         let manifest = json::parse("manifest", bytes)?;
         check_manifest(&manifest)?;
         Ok(manifest)
+    }
+}
+
+impl Referrer {
+    /// Reads and checks a manifest that refers to a model.
+    ///
+    /// # Errors
+    /// It is not a manifest, or refers to another one than `subject`.
+    pub fn parse(bytes: &[u8], subject: &Digest) -> Result<Self, BundleError> {
+        let referrer: Self = json::parse(REFERRER, bytes)?;
+        let check =
+            |good: bool, field: &str, value: &str, allowed: &str| require(good, REFERRER, field, value, allowed);
+        let version = referrer.schema_version.to_string();
+        check(version == "2", "schemaVersion", &version, "2")?;
+        check(referrer.media_type == MEDIA_MANIFEST, "mediaType", &referrer.media_type, MEDIA_MANIFEST)?;
+        let found = referrer.subject.digest;
+        check(found == *subject, "subject.digest", &found.to_string(), &subject.to_string())?;
+        Ok(referrer)
     }
 }
 

@@ -30,7 +30,8 @@ pub use info::{
 };
 pub use layout::{Bundle, Verified, file};
 pub use manifest::{
-    ANNOTATION_FILEPATH, ANNOTATION_REF_NAME, ARTIFACT_TYPE, Descriptor, Index, LAYOUT_VERSION, LayoutMarker,
-    MEDIA_CONFIG, MEDIA_DOC, MEDIA_INDEX, MEDIA_MANIFEST, MEDIA_WEIGHT, MEDIA_WEIGHT_CONFIG, Manifest, ModelDescriptor,
-    ModelFs, ModelPack, TechnicalConfig, parameter_size,
+    ANNOTATION_FILEPATH, ANNOTATION_REF_NAME, ANNOTATION_TITLE, ARTIFACT_SIGNATURES, ARTIFACT_TYPE, Descriptor, Index,
+    LAYOUT_VERSION, LayoutMarker, MEDIA_CONFIG, MEDIA_DOC, MEDIA_EMPTY, MEDIA_INDEX, MEDIA_MANIFEST, MEDIA_TUF,
+    MEDIA_WEIGHT, MEDIA_WEIGHT_CONFIG, Manifest, ModelDescriptor, ModelFs, ModelPack, Referrer, TechnicalConfig,
+    parameter_size,
 };

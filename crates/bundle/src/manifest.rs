@@ -24,8 +24,17 @@ pub const MEDIA_WEIGHT_CONFIG: &str = "application/vnd.cncf.model.weight.config.
 /// Media type of what people read: model card, quantization report.
 pub const MEDIA_DOC: &str = "application/vnd.cncf.model.doc.v1.raw";
 
+/// Artifact type of a referrer that carries signatures: TUF metadata, a file a layer.
+pub const ARTIFACT_SIGNATURES: &str = "application/vnd.recurve.tuf.v1";
+/// Media type of a file of TUF metadata.
+pub const MEDIA_TUF: &str = "application/vnd.recurve.tuf.metadata.v1+json";
+/// Media type of a configuration that says nothing (OCI image specification, "guidance for an empty descriptor").
+pub const MEDIA_EMPTY: &str = "application/vnd.oci.empty.v1+json";
+
 /// A layer's file name in the unpacked model.
 pub const ANNOTATION_FILEPATH: &str = "org.cncf.model.filepath";
+/// A file's name in a referrer.
+pub const ANNOTATION_TITLE: &str = "org.opencontainers.image.title";
 /// A manifest's tag in `index.json`.
 pub const ANNOTATION_REF_NAME: &str = "org.opencontainers.image.ref.name";
 
@@ -74,8 +83,29 @@ pub struct Index {
     /// [`MEDIA_INDEX`]; some tools leave it out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub media_type: Option<String>,
-    /// One in a bundle.
+    /// In a bundle: the model's, and those that refer to it.
     pub manifests: Vec<Descriptor>,
+}
+
+/// A manifest that says something of another one, such as its signatures (OCI image specification, `subject`).
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Referrer {
+    /// 2.
+    pub schema_version: u32,
+    /// [`MEDIA_MANIFEST`].
+    pub media_type: String,
+    /// What it says, such as [`ARTIFACT_SIGNATURES`].
+    pub artifact_type: String,
+    /// [`MEDIA_EMPTY`].
+    pub config: Descriptor,
+    /// Its files, named by [`ANNOTATION_TITLE`].
+    pub layers: Vec<Descriptor>,
+    /// The manifest that it says it of.
+    pub subject: Descriptor,
+    /// Remarks on the whole, sorted.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub annotations: BTreeMap<String, String>,
 }
 
 /// The manifest: what the model consists of. Its digest is the bundle's.

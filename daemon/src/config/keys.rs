@@ -103,6 +103,29 @@ pub(super) const KEYS: &[Key] = &[
               network can then use the model and read what others ask it.",
     },
     Key {
+        path: "tls.certificate",
+        kind: Kind::Path,
+        default: None,
+        flag: None,
+        doc: "The daemon's certificate in PEM, with those between it and its authority. With it, `tls.key` and `tls.clients`, \
+              every TCP address speaks TLS only. Needed for addresses that other machines can reach.",
+    },
+    Key {
+        path: "tls.key",
+        kind: Kind::Path,
+        default: None,
+        flag: None,
+        doc: "The certificate's private key in PEM. Readable by the daemon's user alone.",
+    },
+    Key {
+        path: "tls.clients",
+        kind: Kind::Path,
+        default: None,
+        flag: None,
+        doc: "The certificates in PEM of the authorities whose clients are heard. Whoever shows a certificate of theirs may use the \
+              model, and deploy another.",
+    },
+    Key {
         path: "state_dir",
         kind: Kind::Path,
         default: Some(r#""/var/lib/recurve""#),

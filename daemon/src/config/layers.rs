@@ -11,7 +11,15 @@ use super::keys::{KEYS, Key, Kind, VARIABLE_PREFIX, find, variable};
 use super::report::{Problem, Source};
 
 /// Environment variables with the prefix that are no keys: the command line, `agent-cli` and the demo script read them.
-const NOT_KEYS: [&str; 4] = ["RECURVE_CONFIG", "RECURVE_ON", "RECURVE_BIN_DIR", "RECURVE_PYTHON"];
+const NOT_KEYS: [&str; 7] = [
+    "RECURVE_CONFIG",
+    "RECURVE_ON",
+    "RECURVE_CA",
+    "RECURVE_CERTIFICATE",
+    "RECURVE_KEY",
+    "RECURVE_BIN_DIR",
+    "RECURVE_PYTHON",
+];
 
 /// One source of settings.
 #[derive(Debug)]

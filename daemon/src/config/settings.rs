@@ -15,6 +15,8 @@ pub struct Settings {
     pub bundle: Option<PathBuf>,
     /// `listen`
     pub listen: Vec<Address>,
+    /// `tls.*`
+    pub tls: Option<TlsSettings>,
     /// `state_dir`
     pub state_dir: PathBuf,
     /// `engine.*`
@@ -65,6 +67,17 @@ pub struct Limits {
     pub connections: usize,
 }
 
+/// The files of mutual TLS.
+#[derive(Debug, Clone)]
+pub struct TlsSettings {
+    /// `tls.certificate`
+    pub certificate: PathBuf,
+    /// `tls.key`
+    pub key: PathBuf,
+    /// `tls.clients`
+    pub clients: PathBuf,
+}
+
 /// How long a new model has to prove itself.
 #[derive(Debug, Clone, Copy)]
 pub struct Probation {
@@ -109,9 +122,16 @@ impl Settings {
         let bundle = reader.path("bundle");
         let listen = reader.addresses("listen");
         let insecure = reader.bool("insecure");
+        let tls = ["tls.certificate", "tls.key", "tls.clients"].map(|key| (key, reader.path(key)));
         let settings = Self {
             bundle,
             listen,
+            tls: match &tls {
+                [(_, Some(certificate)), (_, Some(key)), (_, Some(clients))] => {
+                    Some(TlsSettings { certificate: certificate.clone(), key: key.clone(), clients: clients.clone() })
+                }
+                _ => None,
+            },
             state_dir: reader.path("state_dir").unwrap_or_default(),
             engine: EngineSettings {
                 library: reader.path("engine.library"),
@@ -147,12 +167,17 @@ impl Settings {
                 },
             },
         };
+        if tls.iter().any(|(_, path)| path.is_some()) {
+            for (key, _) in tls.iter().filter(|(_, path)| path.is_none()) {
+                reader.reject(key, "is not set, and TLS needs all three: tls.certificate, tls.key and tls.clients");
+            }
+        }
         settings.check_together(reader, insecure);
         settings
     }
 
     fn check_together(&self, reader: &mut Reader, insecure: bool) {
-        if insecure {
+        if insecure || self.tls.is_some() {
             return;
         }
         let open: Vec<String> = self.listen.iter().filter(|a| !a.is_local()).map(ToString::to_string).collect();
@@ -160,9 +185,9 @@ impl Settings {
             reader.reject(
                 "listen",
                 format!(
-                    "other machines can reach {}, and this version has no TLS: listen on 127.0.0.1 or a Unix socket \
-                     (and come in through SSH), or set insecure = true if everyone on that network may use the model \
-                     and read what others ask it",
+                    "other machines can reach {}: set tls.certificate, tls.key and tls.clients, or listen on 127.0.0.1 or \
+                     a Unix socket (and come in through SSH), or set insecure = true if everyone on that network may use \
+                     the model and read what others ask it",
                     open.join(", ")
                 ),
             );

@@ -10,14 +10,15 @@ pub(super) enum Right {
     Operate,
 }
 
-/// Whether whoever is at the other end may make a call that needs this right. Who may open the Unix socket is an operator;
-/// whoever comes over TCP has not said who they are, and may only use the model.
+/// Whether whoever is at the other end may make a call that needs this right. Who may open the Unix socket is an operator, and
+/// so is, as long as certificates name no roles, whoever shows one; whoever comes over plain TCP has not said who they are,
+/// and may only use the model.
 ///
 /// # Errors
 /// They may not.
 pub(super) fn check(peer: Option<&Peer>, right: Right) -> Result<(), CallError> {
     match (peer, right) {
-        (Some(Peer::Unix), Right::Operate) => Ok(()),
+        (Some(Peer::Unix | Peer::Certified(_)), Right::Operate) => Ok(()),
         (Some(Peer::Tcp(_)) | None, Right::Operate) => Err(CallError::NotAllowed),
     }
 }
@@ -27,9 +28,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_the_unix_socket_is_for_operators() {
+    fn operators_come_over_the_unix_socket_or_with_a_certificate() {
+        let ip = std::net::IpAddr::from(std::net::Ipv4Addr::LOCALHOST);
         assert!(check(Some(&Peer::Unix), Right::Operate).is_ok());
-        let loopback = Peer::Tcp(std::net::Ipv4Addr::LOCALHOST.into());
+        assert!(check(Some(&Peer::Certified(ip)), Right::Operate).is_ok());
+        let loopback = Peer::Tcp(ip);
         assert!(matches!(check(Some(&loopback), Right::Operate), Err(CallError::NotAllowed)));
         assert!(matches!(check(None, Right::Operate), Err(CallError::NotAllowed)));
     }

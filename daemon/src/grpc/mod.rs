@@ -10,9 +10,11 @@ mod models;
 mod peer;
 mod server;
 mod status;
+mod tls;
 
 pub use listener::{ListenError, Listener};
 pub use server::Server;
+pub use tls::{Tls, TlsError};
 
 #[cfg(test)]
 mod tests;

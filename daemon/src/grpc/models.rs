@@ -115,6 +115,16 @@ type Events = Pin<Box<dyn Stream<Item = Result<v1::ActivateResponse, Status>> + 
 impl Api for Service {
     type ActivateStream = Events;
     type RollbackStream = Events;
+    type PullStream = Pin<Box<dyn Stream<Item = Result<v1::PullResponse, Status>> + Send>>;
+    type WatchStream = Pin<Box<dyn Stream<Item = Result<v1::WatchModelsResponse, Status>> + Send>>;
+
+    async fn pull(&self, _: Request<v1::PullRequest>) -> Result<Response<Self::PullStream>, Status> {
+        Err(Status::unimplemented("Pull"))
+    }
+
+    async fn watch(&self, _: Request<v1::WatchModelsRequest>) -> Result<Response<Self::WatchStream>, Status> {
+        Err(Status::unimplemented("Watch"))
+    }
 
     async fn list(&self, request: Request<v1::ListModelsRequest>) -> Result<Response<v1::ListModelsResponse>, Status> {
         let call = self.begin("List", &request)?;
@@ -125,7 +135,7 @@ impl Api for Service {
             Ok(store.models().into_iter().map(named).collect())
         });
         let models = models.await;
-        call.ended(models.map(|models| v1::ListModelsResponse { models }))
+        call.ended(models.map(|models| v1::ListModelsResponse { models, state: None }))
     }
 
     async fn plan(&self, request: Request<v1::PlanRequest>) -> Result<Response<v1::PlanResponse>, Status> {
@@ -146,6 +156,7 @@ impl Api for Service {
                     .collect(),
                 bytes: plan.bytes,
                 free: plan.free,
+                ..v1::PlanResponse::default()
             }
         }))
     }
@@ -230,6 +241,8 @@ fn model(listed: &Listed, name: Option<String>) -> v1::Model {
         active: listed.active,
         previous: listed.previous,
         failure: listed.kept.failure.clone().unwrap_or_default(),
+        kernels: String::new(),
+        tokens_per_second: 0.0,
     }
 }
 

@@ -11,6 +11,8 @@ use crate::engine::job::ClientId;
 pub(super) enum Peer {
     /// A machine.
     Tcp(IpAddr),
+    /// A machine that showed a certificate of the configured authority.
+    Certified(IpAddr),
     /// A process on this machine.
     Unix,
 }
@@ -18,7 +20,7 @@ pub(super) enum Peer {
 /// Whose request this is. The queue is fair between these, and the log names them.
 pub(super) fn client(extensions: &Extensions) -> ClientId {
     match extensions.get::<Peer>() {
-        Some(Peer::Tcp(ip)) => ClientId(ip.to_canonical().to_string().into()),
+        Some(Peer::Tcp(ip) | Peer::Certified(ip)) => ClientId(ip.to_canonical().to_string().into()),
         Some(Peer::Unix) | None => ClientId("unix".into()),
     }
 }

@@ -12,7 +12,8 @@ use hyper::body::Incoming;
 use hyper::server::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
-use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, join};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, join, split};
+use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
@@ -20,10 +21,11 @@ use tokio_util::task::TaskTracker;
 use tonic::service::Routes;
 use tonic_health::server::HealthReporter;
 use tower::ServiceExt as _;
-use tracing::{debug, warn};
+use tracing::{debug, info, warn};
 
 use super::listener::{Listener, Stream};
 use super::peer::Peer;
+use super::tls::{Encrypted, Tls};
 use super::{health, inference, models};
 use crate::config::Limits;
 use crate::deployment::Models;
@@ -63,6 +65,7 @@ pub struct Server {
 /// What all connections share.
 struct Shared {
     routes: Routes,
+    tls: Option<Tls>,
     places: Arc<Semaphore>,
     tasks: TaskTracker,
     drain: CancellationToken,
@@ -70,7 +73,8 @@ struct Shared {
 }
 
 impl Server {
-    /// Starts to accept connections. Needs a tokio runtime. `models`: those that the node keeps, if it does.
+    /// Starts to accept connections. Needs a tokio runtime. `models`: those that the node keeps, if it does. With
+    /// `tls`, TCP connections are encrypted, and both ends show certificates.
     ///
     /// # Errors
     /// The descriptors for reflection are damaged.
@@ -79,6 +83,7 @@ impl Server {
         listeners: Vec<Listener>,
         limits: &Limits,
         models: Option<Models>,
+        tls: Option<Tls>,
     ) -> io::Result<Self> {
         let mut routes = Routes::builder();
         routes.add_service(inference::service(node, limits));
@@ -93,6 +98,7 @@ impl Server {
         health::add_reflection(&mut routes).map_err(io::Error::other)?;
         let shared = Arc::new(Shared {
             routes: routes.routes().prepare(),
+            tls,
             places: Arc::new(Semaphore::new(limits.connections)),
             tasks: server.tasks.clone(),
             drain: server.drain.clone(),
@@ -156,6 +162,12 @@ async fn accept(listener: &Listener, shared: &Arc<Shared>) {
         let shared = Arc::clone(shared);
         shared.tasks.clone().spawn(async move {
             match stream {
+                Stream::Tcp(stream) if shared.tls.is_some() => {
+                    if let Some((stream, peer)) = handshake(stream, peer, &shared).await {
+                        let (read, write) = split(stream);
+                        begin(read, write, peer, &shared).await;
+                    }
+                }
                 Stream::Tcp(stream) => {
                     let (read, write) = stream.into_split();
                     begin(read, write, peer, &shared).await;
@@ -167,6 +179,28 @@ async fn accept(listener: &Listener, shared: &Arc<Shared>) {
             }
             drop(place);
         });
+    }
+}
+
+/// A connection whose other end showed a certificate, in time.
+async fn handshake(stream: TcpStream, peer: Peer, shared: &Shared) -> Option<(Encrypted, Peer)> {
+    let accepted = timeout(PREFACE_TIME, shared.tls.as_ref()?.accept(stream));
+    match shared.drain.run_until_cancelled(accepted).await? {
+        Ok(Ok(stream)) => {
+            let certified = match peer {
+                Peer::Tcp(ip) => Peer::Certified(ip),
+                other => other,
+            };
+            Some((stream, certified))
+        }
+        Ok(Err(error)) => {
+            info!(?peer, %error, "connection closed: no TLS handshake");
+            None
+        }
+        Err(_) => {
+            debug!(?peer, "connection closed: no TLS handshake in time");
+            None
+        }
     }
 }
 

@@ -177,7 +177,7 @@ impl CallError {
             Self::NotAllowed => (
                 Code::PermissionDenied,
                 reason::NOT_ALLOWED,
-                "only operators may do this: come over the node's Unix socket".into(),
+                "only operators may do this: come over the node's Unix socket, or over TLS with a certificate".into(),
             ),
             Self::Field { field, words } => {
                 (Code::InvalidArgument, reason::INVALID_REQUEST, format!("{field}: {words}"))

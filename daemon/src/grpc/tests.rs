@@ -31,7 +31,7 @@ async fn serve_on(address: &str, connections: usize) -> Fixture {
     let node = Node::new();
     let listener = Listener::bind(&address.parse().unwrap()).await.unwrap();
     let address = listener.local().clone();
-    let server = Server::start(&node, vec![listener], &limits, None).await.unwrap();
+    let server = Server::start(&node, vec![listener], &limits, None, None).await.unwrap();
     Fixture { node, server, address }
 }
 

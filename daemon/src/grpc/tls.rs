@@ -1,0 +1,93 @@
+//! Mutual TLS: who connects over TCP shows a certificate of the configured authority, or is not heard.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use tokio::net::TcpStream;
+use tokio_rustls::rustls::crypto::aws_lc_rs;
+use tokio_rustls::rustls::pki_types::pem::{Error as PemError, PemObject};
+use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use tokio_rustls::rustls::server::WebPkiClientVerifier;
+use tokio_rustls::rustls::{RootCertStore, ServerConfig};
+use tokio_rustls::server::TlsStream;
+use tokio_rustls::{Accept, TlsAcceptor};
+
+use crate::config::TlsSettings;
+
+/// Certificate, key and authority, ready for connections.
+#[derive(Clone)]
+pub struct Tls(TlsAcceptor);
+
+impl std::fmt::Debug for Tls {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Tls")
+    }
+}
+
+/// Why a file cannot be used for TLS.
+#[derive(Debug, thiserror::Error)]
+#[error("{key} = {path:?}: {reason}")]
+pub struct TlsError {
+    key: &'static str,
+    path: std::path::PathBuf,
+    reason: String,
+}
+
+impl Tls {
+    /// Reads the files.
+    ///
+    /// # Errors
+    /// One cannot be read, is not PEM, or does not go with the others.
+    pub fn load(settings: &TlsSettings) -> Result<Self, TlsError> {
+        let failed = |key, path: &Path| {
+            let path = path.to_owned();
+            move |reason: String| TlsError { key, path: path.clone(), reason }
+        };
+        let certificates =
+            certificates(&settings.certificate).map_err(failed("tls.certificate", &settings.certificate))?;
+        let key = PrivateKeyDer::from_pem_file(&settings.key)
+            .map_err(|error| failed("tls.key", &settings.key)(explain(&error, "private key")))?;
+        let mut authority = RootCertStore::empty();
+        let refused = failed("tls.clients", &settings.clients);
+        for certificate in self::certificates(&settings.clients).map_err(&refused)? {
+            authority.add(certificate).map_err(|error| refused(error.to_string()))?;
+        }
+        let provider = Arc::new(aws_lc_rs::default_provider());
+        let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(authority), Arc::clone(&provider))
+            .build()
+            .map_err(|error| failed("tls.clients", &settings.clients)(error.to_string()))?;
+        let together = |error: tokio_rustls::rustls::Error| {
+            failed("tls.certificate", &settings.certificate)(format!("it cannot be used with its key: {error}"))
+        };
+        let mut config = ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .map_err(together)?
+            .with_client_cert_verifier(verifier)
+            .with_single_cert(certificates, key)
+            .map_err(together)?;
+        config.alpn_protocols = vec![b"h2".to_vec()];
+        Ok(Self(TlsAcceptor::from(Arc::new(config))))
+    }
+
+    /// The handshake.
+    pub(super) fn accept(&self, stream: TcpStream) -> Accept<TcpStream> {
+        self.0.accept(stream)
+    }
+}
+
+/// A connection after its handshake.
+pub(super) type Encrypted = TlsStream<TcpStream>;
+
+fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
+    let read = CertificateDer::pem_file_iter(path).and_then(Iterator::collect::<Result<Vec<_>, _>>);
+    let found = read.map_err(|error| explain(&error, "certificate"))?;
+    if found.is_empty() { Err("it holds no certificate in PEM".to_owned()) } else { Ok(found) }
+}
+
+fn explain(error: &PemError, what: &str) -> String {
+    match error {
+        PemError::NoItemsFound => format!("it holds no {what} in PEM"),
+        PemError::Io(error) => format!("it cannot be read: {error}"),
+        other => format!("it is no {what} in PEM: {other}"),
+    }
+}
