@@ -1,11 +1,14 @@
-//! `audit.jsonl`: one line for each change and each refusal, synced before the change is told.
+//! `audit.jsonl`: one line for each change and each refusal.
+//!
+//! A change and its line are one step: the line is written into the record with the change, and into this file after it. A
+//! line that a crash or a full disk kept from here is added when the store is opened, or with the next one.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use chrono::{SecondsFormat, Utc};
 use recurve_bundle::Digest;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::disk;
 use super::error::StoreError;
@@ -18,15 +21,33 @@ const MOST: u64 = 1 << 20;
 pub(super) struct Audit {
     path: PathBuf,
     file: File,
+    /// Number of the last line.
+    last: u64,
 }
 
-#[derive(Serialize)]
-struct Line<'a> {
-    at: String,
-    who: &'a str,
-    what: &'a str,
-    bundle: Digest,
-    result: &'a str,
+/// Who did what, when, and what became of it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Line {
+    /// Counts the lines, from 1.
+    pub number: u64,
+    /// RFC 3339, by the device's clock.
+    pub at: String,
+    /// Who asked for it.
+    pub who: String,
+    /// What it is.
+    pub what: String,
+    /// Of which model; none where it is of none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bundle: Option<Digest>,
+    /// `done`, or why not.
+    pub result: String,
+}
+
+impl Line {
+    pub(super) fn new(number: u64, what: &str, bundle: Option<Digest>, who: &str, result: &str) -> Self {
+        let at = Utc::now().to_rfc3339_opts(SecondsFormat::Millis, true);
+        Self { number, at, who: who.to_owned(), what: what.to_owned(), bundle, result: result.to_owned() }
+    }
 }
 
 impl Audit {
@@ -39,22 +60,39 @@ impl Audit {
         if whole < bytes.len() {
             disk::truncate(&file, whole as u64, &path)?;
         }
-        Ok(Self { path, file })
+        let last = bytes[..whole].split(|&byte| byte == b'\n').rev().find(|line| !line.is_empty());
+        let last = last.and_then(|line| serde_json::from_slice::<Line>(line).ok()).map_or(0, |line| line.number);
+        Ok(Self { path, file, last })
     }
 
-    /// Adds a line.
-    pub(super) fn write(&mut self, what: &str, bundle: Digest, who: &str, result: &str) -> Result<(), StoreError> {
-        if disk::length(&self.path).is_some_and(|length| length >= MOST) {
+    /// The number of the last line.
+    pub(super) fn last(&self) -> u64 {
+        self.last
+    }
+
+    /// Adds a line, if it is not there.
+    pub(super) fn write(&mut self, line: &Line) -> Result<(), StoreError> {
+        if line.number <= self.last {
+            return Ok(());
+        }
+        let length = disk::length(&self.path).unwrap_or(0);
+        if length >= MOST {
             disk::place(&self.file, &self.path, &self.path.with_extension("1.jsonl"))?;
             self.file = disk::open_for_appending(&self.path)?;
         }
-        let at = Utc::now().to_rfc3339_opts(SecondsFormat::Millis, true);
-        let mut line = serde_json::to_vec(&Line { at, who, what, bundle, result }).map_err(|error| StoreError::Io {
+        let length = if length >= MOST { 0 } else { length };
+        let mut bytes = serde_json::to_vec(line).map_err(|error| StoreError::Io {
             action: "write",
             path: self.path.clone(),
             source: error.into(),
         })?;
-        line.push(b'\n');
-        disk::append(&mut self.file, &line, &self.path)
+        bytes.push(b'\n');
+        let written = disk::append(&mut self.file, &bytes, &self.path);
+        match written {
+            Ok(()) => self.last = line.number,
+            // Half a line must not stand before the next one.
+            Err(_) => disk::truncate(&self.file, length, &self.path)?,
+        }
+        written
     }
 }

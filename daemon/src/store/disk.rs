@@ -6,78 +6,105 @@ use std::io::{self, ErrorKind, Write as _};
 use std::path::Path;
 
 use super::error::StoreError;
+use super::fault;
 
-fn failed(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> StoreError {
-    let path = path.to_owned();
-    move |source| StoreError::Io { action, path, source }
+/// Does one thing to a file, or to a folder; a test may have it fail, or the power cut before it.
+fn step<T>(action: &'static str, path: &Path, work: impl FnOnce() -> io::Result<T>) -> Result<T, StoreError> {
+    fault::point(action, path).and_then(|()| work()).map_err(|source| StoreError::Io {
+        action,
+        path: path.to_owned(),
+        source,
+    })
 }
 
 /// Makes a folder and those around it.
-pub(super) fn make_folder(path: &Path) -> Result<(), StoreError> {
-    fs::create_dir_all(path).map_err(failed("make the folder", path))?;
+pub(crate) fn make_folder(path: &Path) -> Result<(), StoreError> {
+    step("make the folder", path, || fs::create_dir_all(path))?;
     path.parent().map_or(Ok(()), sync_folder)
 }
 
 /// The file that is locked while a daemon runs.
 pub(super) fn open_lock(path: &Path) -> Result<File, StoreError> {
-    OpenOptions::new().create(true).truncate(false).write(true).open(path).map_err(failed("open", path))
+    step("open", path, || OpenOptions::new().create(true).truncate(false).write(true).open(path))
+}
+
+/// A file that bytes are added to from some place on; what is there stays.
+pub(super) fn open_for_receiving(path: &Path) -> Result<File, StoreError> {
+    step("open", path, || OpenOptions::new().create(true).truncate(false).read(true).write(true).open(path))
 }
 
 /// A file whose end is written to.
 pub(super) fn open_for_appending(path: &Path) -> Result<File, StoreError> {
-    let file = OpenOptions::new().create(true).read(true).append(true).open(path).map_err(failed("open", path))?;
+    let file = step("open", path, || OpenOptions::new().create(true).read(true).append(true).open(path))?;
     path.parent().map_or(Ok(()), sync_folder)?;
     Ok(file)
 }
 
 /// Writes at the file's place and syncs.
 pub(super) fn append(file: &mut File, bytes: &[u8], path: &Path) -> Result<(), StoreError> {
-    file.write_all(bytes).and_then(|()| file.sync_data()).map_err(failed("write", path))
+    write(file, bytes, path)?;
+    sync(file, path)
 }
 
 /// Writes without syncing: [`place`] does that when all is there.
 pub(super) fn write(file: &mut File, bytes: &[u8], path: &Path) -> Result<(), StoreError> {
-    file.write_all(bytes).map_err(failed("write", path))
+    step("write", path, || {
+        let part = fault::part_of(bytes, path);
+        file.write_all(part)?;
+        if part.len() < bytes.len() { Err(ErrorKind::StorageFull.into()) } else { Ok(()) }
+    })
 }
 
 /// Cuts a file off.
 pub(super) fn truncate(file: &File, length: u64, path: &Path) -> Result<(), StoreError> {
-    file.set_len(length).map_err(failed("shorten", path))
+    step("shorten", path, || file.set_len(length))
 }
 
 /// Gives a written file its name: at every instant there is all of it under `to`, or what was there before.
 pub(super) fn place(file: &File, from: &Path, to: &Path) -> Result<(), StoreError> {
-    file.sync_all().map_err(failed("sync", from))?;
-    fs::rename(from, to).map_err(failed("rename to", to))?;
+    sync(file, from)?;
+    step("rename to", to, || {
+        fault::renames(from, to);
+        fs::rename(from, to)
+    })?;
     to.parent().map_or(Ok(()), sync_folder)?;
-    from.parent().map_or(Ok(()), sync_folder)
+    // The name that is gone may come back after a power cut; whoever finds it there looks at it again.
+    if from.parent() == to.parent() { Ok(()) } else { from.parent().map_or(Ok(()), sync_folder) }
 }
 
 /// Replaces a file's content as a whole.
-pub(super) fn replace(path: &Path, bytes: &[u8]) -> Result<(), StoreError> {
+pub(crate) fn replace(path: &Path, bytes: &[u8]) -> Result<(), StoreError> {
     let new = path.with_extension("new");
-    let mut file = File::create(&new).map_err(failed("make", &new))?;
+    let mut file = step("make", &new, || File::create(&new))?;
     write(&mut file, bytes, &new)?;
     place(&file, &new, path)
 }
 
 /// Removes a file, if it is there.
-pub(super) fn remove(path: &Path) -> Result<(), StoreError> {
-    match fs::remove_file(path) {
-        Err(error) if error.kind() != ErrorKind::NotFound => Err(failed("remove", path)(error)),
-        _ => path.parent().map_or(Ok(()), sync_folder),
-    }
+pub(crate) fn remove(path: &Path) -> Result<(), StoreError> {
+    unlink(path)?;
+    path.parent().map_or(Ok(()), sync_folder)
+}
+
+fn unlink(path: &Path) -> Result<(), StoreError> {
+    step("remove", path, || {
+        fault::removes(path);
+        match fs::remove_file(path) {
+            Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        }
+    })
 }
 
 /// Removes every file of a folder that is not named, and gives their bytes.
 pub(super) fn remove_others(folder: &Path, named: &BTreeSet<String>) -> Result<u64, StoreError> {
     let mut freed = 0;
-    for entry in fs::read_dir(folder).map_err(failed("read", folder))? {
-        let entry = entry.map_err(failed("read", folder))?;
+    for entry in step("read", folder, || fs::read_dir(folder))? {
+        let entry = step("read", folder, || entry)?;
         if !entry.file_name().to_str().is_some_and(|name| named.contains(name)) {
             let path = entry.path();
             freed += length(&path).unwrap_or(0);
-            fs::remove_file(&path).map_err(failed("remove", &path))?;
+            unlink(&path)?;
         }
     }
     sync_folder(folder)?;
@@ -85,17 +112,17 @@ pub(super) fn remove_others(folder: &Path, named: &BTreeSet<String>) -> Result<u
 }
 
 /// A small file's content.
-pub(super) fn read(path: &Path) -> Result<Vec<u8>, StoreError> {
-    fs::read(path).map_err(failed("read", path))
+pub(crate) fn read(path: &Path) -> Result<Vec<u8>, StoreError> {
+    step("read", path, || fs::read(path))
 }
 
 /// A small file's content; none where it is not there.
-pub(super) fn read_if_there(path: &Path) -> Result<Option<Vec<u8>>, StoreError> {
-    match fs::read(path) {
+pub(crate) fn read_if_there(path: &Path) -> Result<Option<Vec<u8>>, StoreError> {
+    step("read", path, || match fs::read(path) {
         Ok(bytes) => Ok(Some(bytes)),
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(failed("read", path)(error)),
-    }
+        Err(error) => Err(error),
+    })
 }
 
 /// Bytes of a regular file; none where there is no such file.
@@ -105,11 +132,19 @@ pub(super) fn length(path: &Path) -> Option<u64> {
 
 /// Bytes that this process may write.
 pub(super) fn free(path: &Path) -> Result<u64, StoreError> {
-    let disk = rustix::fs::statvfs(path).map_err(|error| failed("look at", path)(error.into()))?;
+    let disk = step("look at", path, || Ok(rustix::fs::statvfs(path)?))?;
     Ok(disk.f_bavail.saturating_mul(disk.f_frsize))
 }
 
-fn sync_folder(path: &Path) -> Result<(), StoreError> {
+fn sync(file: &File, path: &Path) -> Result<(), StoreError> {
+    step("sync", path, || file.sync_all())?;
+    fault::synced(path);
+    Ok(())
+}
+
+pub(crate) fn sync_folder(path: &Path) -> Result<(), StoreError> {
     let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
-    File::open(path).and_then(|folder| folder.sync_all()).map_err(failed("sync", path))
+    step("sync", path, || File::open(path).and_then(|folder| folder.sync_all()))?;
+    fault::synced(path);
+    Ok(())
 }

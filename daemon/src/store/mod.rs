@@ -11,25 +11,32 @@
 //! A model's way: [`receive`] takes its blobs, [`Store::verify`] hashes them as a whole, then it may be activated. Every
 //! step is one write that is synced before it counts: [`disk`] alone changes files.
 
+mod activate;
 mod audit;
-mod disk;
+pub(crate) mod disk;
 mod error;
+mod fault;
+mod plan;
 mod receive;
 mod record;
+mod remove;
 
-use std::collections::BTreeSet;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use recurve_bundle::{Bundle, Descriptor, Digest, Manifest};
 use rustix::fs::{FlockOperation, flock};
+use tokio::sync::watch;
+use tracing::warn;
 
 use audit::Audit;
+pub use audit::Line;
 pub use error::StoreError;
+pub use plan::{Missing, Plan};
 pub use receive::{Incoming, Taken};
-use record::{Chosen, Record};
-pub use record::{Kept, Stage};
+use record::Record;
+pub use record::{Kept, Prepared, Stage};
 
 const BLOBS: &str = "blobs/sha256";
 const INCOMING: &str = "incoming";
@@ -42,6 +49,7 @@ const RESERVE: u64 = 64 << 20;
 pub struct Store {
     dir: PathBuf,
     state: Mutex<State>,
+    changes: watch::Sender<u64>,
     _lock: File,
 }
 
@@ -51,32 +59,8 @@ struct State {
     audit: Audit,
 }
 
-/// What a device lacks of a model.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Plan {
-    /// The model's digest: its manifest's.
-    pub bundle: Digest,
-    /// Blobs that are not there, each once, the manifest first.
-    pub missing: Vec<Missing>,
-    /// Bytes of them that are still to come.
-    pub bytes: u64,
-    /// Bytes that may be written to the disk.
-    pub free: u64,
-}
-
-/// A blob that is not there.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Missing {
-    /// Its digest.
-    pub digest: Digest,
-    /// Its bytes.
-    pub size: u64,
-    /// Bytes of it that came already.
-    pub received: u64,
-}
-
 /// A model of the store.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Listed {
     /// Its digest.
     pub bundle: Digest,
@@ -102,8 +86,22 @@ impl Store {
         flock(&lock, FlockOperation::NonBlockingLockExclusive)
             .map_err(|_| StoreError::Locked { dir: dir.to_owned() })?;
         let record = Record::read(dir)?;
-        let audit = Audit::open(dir)?;
-        Ok(Self { dir: dir.to_owned(), state: Mutex::new(State { record, audit }), _lock: lock })
+        let mut audit = Audit::open(dir)?;
+        for line in &record.lines {
+            audit.write(line)?;
+        }
+        let changes = watch::Sender::new(0);
+        let store = Self { dir: dir.to_owned(), state: Mutex::new(State { record, audit }), changes, _lock: lock };
+        // What a removal left when it was cut off.
+        if let Err(error) = store.collect_garbage() {
+            warn!(%error, "blobs that no model needs are left on the disk");
+        }
+        Ok(store)
+    }
+
+    /// Changes with every change of the record.
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        self.changes.subscribe()
     }
 
     /// The models, in the order of their digests.
@@ -119,26 +117,6 @@ impl Store {
                 previous: chosen.previous == Some(bundle),
             })
             .collect()
-    }
-
-    /// What of this manifest's model is not here. Changes nothing.
-    ///
-    /// # Errors
-    /// It is not a model's manifest, or the disk cannot be asked.
-    pub fn plan(&self, manifest: &[u8]) -> Result<Plan, StoreError> {
-        let bundle = Digest::of(manifest);
-        let parsed = Manifest::parse(manifest)?;
-        let own = (bundle, manifest.len() as u64);
-        let mut seen = BTreeSet::new();
-        let all = std::iter::once(own).chain(blobs(&parsed).map(|blob| (blob.digest, blob.size)));
-        let missing: Vec<Missing> = all
-            .filter(|(digest, _)| seen.insert(*digest))
-            // A manifest counts when its model is in the record: a power cut may have come between the two.
-            .filter(|(digest, size)| !self.has(digest, *size) || (*digest == bundle && self.stage(digest).is_none()))
-            .map(|(digest, size)| Missing { digest, size, received: self.received(&digest).min(size) })
-            .collect();
-        let bytes = missing.iter().fold(0_u64, |sum, blob| sum.saturating_add(blob.size - blob.received));
-        Ok(Plan { bundle, missing, bytes, free: self.free()? })
     }
 
     /// Begins to take a blob of this model, from `offset` on. The manifest comes first: what it does not name, or names with
@@ -188,7 +166,7 @@ impl Store {
                 Ok(opened)
             }
             Err(error) => {
-                self.note("verify", bundle, who, &error.to_string())?;
+                self.note("verify", Some(bundle), who, &error.to_string())?;
                 Err(error)
             }
         }
@@ -209,16 +187,6 @@ impl Store {
         self.lock().record.models.get(bundle).map(|kept| kept.stage)
     }
 
-    /// The model that is to be served, if there is one.
-    pub fn active(&self) -> Option<Digest> {
-        self.lock().record.chosen.active
-    }
-
-    /// The model to go back to, if there is one.
-    pub fn previous(&self) -> Option<Digest> {
-        self.lock().record.chosen.previous
-    }
-
     /// Records that a model came this far.
     ///
     /// # Errors
@@ -234,115 +202,32 @@ impl Store {
         })
     }
 
-    /// Makes a prepared model the active one; the one before it becomes the one to go back to.
+    /// Records what came out when a model was prepared: it may be activated.
     ///
     /// # Errors
-    /// It is not prepared, or the record cannot be written: then the old one stays active.
-    pub fn activate(&self, bundle: Digest, who: &str) -> Result<(), StoreError> {
-        self.change("activate", bundle, who, |record| {
-            let kept = record.models.get(&bundle).ok_or(StoreError::Unknown { bundle })?;
-            if kept.stage < Stage::Prepared {
-                return Err(StoreError::NotPrepared { bundle, stage: kept.stage });
-            }
-            let Chosen { active, previous, starts } = &mut record.chosen;
-            if *active == Some(bundle) {
-                return Ok(false);
-            }
-            *previous = active.replace(bundle);
-            *starts = 0;
-            if let Some(kept) = record.models.get_mut(&bundle) {
-                kept.failure = None;
-            }
+    /// It is not there, or the record cannot be written.
+    pub fn prepared(&self, bundle: Digest, outcome: Prepared, who: &str) -> Result<(), StoreError> {
+        self.change(Stage::Prepared.as_str(), bundle, who, |record| {
+            let kept = record.models.get_mut(&bundle).ok_or(StoreError::Unknown { bundle })?;
+            kept.stage = kept.stage.max(Stage::Prepared);
+            kept.prepared = Some(outcome);
             Ok(true)
         })
-    }
-
-    /// Counts a start of the daemon with the active model, if that is on probation, before anything of it is loaded. Gives
-    /// the number of starts that did not end in order, this one included.
-    ///
-    /// # Errors
-    /// The record cannot be written.
-    pub fn count_start(&self) -> Result<u32, StoreError> {
-        let mut starts = 0;
-        self.change_quietly(|record| {
-            let active = record.chosen.active.and_then(|active| record.models.get(&active));
-            if active.is_none_or(|kept| kept.stage == Stage::Confirmed) {
-                return Ok(false);
-            }
-            record.chosen.starts = record.chosen.starts.saturating_add(1);
-            starts = record.chosen.starts;
-            Ok(true)
-        })?;
-        Ok(starts)
-    }
-
-    /// The daemon ends in order: no start is held against the active model.
-    ///
-    /// # Errors
-    /// The record cannot be written.
-    pub fn settle(&self) -> Result<(), StoreError> {
-        self.change_quietly(|record| Ok(std::mem::take(&mut record.chosen.starts) > 0))
-    }
-
-    /// Makes the model before the active one again, since the active one failed; the reason is kept with that. Gives the
-    /// model that is active now.
-    ///
-    /// # Errors
-    /// There is none before, or the record cannot be written.
-    pub fn go_back(&self, who: &str, reason: &str) -> Result<Digest, StoreError> {
-        let (active, previous) = (self.active(), self.previous());
-        let (Some(failed), Some(back)) = (active, previous) else { return Err(StoreError::NoPrevious) };
-        self.note("fail", failed, who, reason)?;
-        self.change("roll back", back, who, |record| {
-            record.chosen = Chosen { active: Some(back), previous: None, starts: 0 };
-            if let Some(kept) = record.models.get_mut(&failed) {
-                kept.stage = kept.stage.min(Stage::Verified);
-                kept.failure = Some(reason.to_owned());
-            }
-            Ok(true)
-        })?;
-        Ok(back)
-    }
-
-    /// Removes a model and every blob that no other model has.
-    ///
-    /// # Errors
-    /// It is not there, it is the active one or the one to go back to, or the record cannot be written.
-    pub fn remove(&self, bundle: Digest, who: &str) -> Result<u64, StoreError> {
-        self.change("remove", bundle, who, |record| {
-            if record.chosen.active == Some(bundle) || record.chosen.previous == Some(bundle) {
-                return Err(StoreError::InUse { bundle });
-            }
-            record.models.remove(&bundle).map(|_| true).ok_or(StoreError::Unknown { bundle })
-        })?;
-        self.collect_garbage()
     }
 
     /// Adds to the audit what was tried and what became of it.
     ///
     /// # Errors
     /// It cannot be written.
-    pub fn note(&self, what: &str, bundle: Digest, who: &str, result: &str) -> Result<(), StoreError> {
-        self.lock().audit.write(what, bundle, who, result)
+    pub fn note(&self, what: &str, bundle: Option<Digest>, who: &str, result: &str) -> Result<(), StoreError> {
+        let mut state = self.lock();
+        let line = Line::new(state.next(), what, bundle, who, result);
+        state.catch_up()?;
+        state.audit.write(&line)
     }
 
-    /// Deletes blobs, whole and partial, that no model names. Gives the bytes that were freed.
-    fn collect_garbage(&self) -> Result<u64, StoreError> {
-        let models: Vec<Digest> = self.lock().record.models.keys().copied().collect();
-        let mut named: BTreeSet<String> = models.iter().map(Digest::hex).collect();
-        for bundle in &models {
-            // A model whose manifest cannot be read keeps everything: nothing is deleted on doubt.
-            named.extend(blobs(&self.manifest(bundle)?).map(|blob| blob.digest.hex()));
-        }
-        let mut freed = 0;
-        for folder in [BLOBS, INCOMING] {
-            freed += disk::remove_others(&self.dir.join(folder), &named)?;
-        }
-        Ok(freed)
-    }
-
-    /// Changes a copy of the record and writes it; what is in memory follows what is on disk. `change` tells whether there
-    /// is anything to write.
+    /// Changes a copy of the record and writes it together with its line of the audit; what is in memory follows what is on
+    /// disk. `change` tells whether there is anything to write.
     fn change(
         &self,
         what: &str,
@@ -350,30 +235,40 @@ impl Store {
         who: &str,
         change: impl FnOnce(&mut Record) -> Result<bool, StoreError>,
     ) -> Result<(), StoreError> {
-        let mut changed = false;
-        self.change_quietly(|record| {
-            changed = change(record)?;
-            Ok(changed)
-        })?;
-        if changed { self.note(what, bundle, who, "done") } else { Ok(()) }
+        self.change_with(what, Some(bundle), who, "done", change)
+    }
+
+    fn change_with(
+        &self,
+        what: &str,
+        bundle: Option<Digest>,
+        who: &str,
+        result: &str,
+        change: impl FnOnce(&mut Record) -> Result<bool, StoreError>,
+    ) -> Result<(), StoreError> {
+        let mut state = self.lock();
+        let line = Line::new(state.next(), what, bundle, who, result);
+        state.write(&self.dir, Some(line), change)?;
+        drop(state);
+        self.changes.send_modify(|count| *count += 1);
+        Ok(())
     }
 
     /// The same for what nobody did.
     fn change_quietly(&self, change: impl FnOnce(&mut Record) -> Result<bool, StoreError>) -> Result<(), StoreError> {
-        let mut state = self.lock();
-        let mut record = state.record.clone();
-        if change(&mut record)? {
-            record.write(&self.dir)?;
-            state.record = record;
-        }
-        Ok(())
+        self.lock().write(&self.dir, None, change)
     }
 
     /// Notes a manifest that came: its model is being received from now on.
     fn begun(&self, bundle: Digest, bytes: &[u8], who: &str) -> Result<(), StoreError> {
         let manifest = Manifest::parse(bytes)?;
-        let kept =
-            Kept { manifest_bytes: bytes.len() as u64, bytes: manifest.size(), stage: Stage::Received, failure: None };
+        let kept = Kept {
+            manifest_bytes: bytes.len() as u64,
+            bytes: manifest.size(),
+            stage: Stage::Received,
+            prepared: None,
+            failure: None,
+        };
         self.change("receive", bundle, who, |record| {
             Ok(record.models.insert(bundle, record.models.get(&bundle).cloned().unwrap_or(kept)).is_none())
         })
@@ -389,14 +284,6 @@ impl Store {
             return Err(StoreError::Damaged { path: self.blob(bundle), reason: "it holds other bytes".to_owned() });
         }
         Ok(Manifest::parse(&bytes)?)
-    }
-
-    fn has(&self, digest: &Digest, size: u64) -> bool {
-        disk::length(&self.blob(digest)) == Some(size)
-    }
-
-    fn received(&self, digest: &Digest) -> u64 {
-        disk::length(&self.partial(digest)).unwrap_or(0)
     }
 
     fn blob(&self, digest: &Digest) -> PathBuf {
@@ -415,6 +302,40 @@ impl Store {
     fn lock(&self) -> MutexGuard<'_, State> {
         // The record in memory is replaced whole, so a panic elsewhere leaves it whole.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    /// The number of the next line of the audit.
+    fn next(&self) -> u64 {
+        self.record.lines.last().map_or(0, |line| line.number).max(self.audit.last()) + 1
+    }
+
+    /// Writes what the record has and the audit lacks.
+    fn catch_up(&mut self) -> Result<(), StoreError> {
+        self.record.lines.iter().try_for_each(|line| self.audit.write(line))
+    }
+
+    /// Has a copy of the record changed and written with this line, then takes it for the record.
+    fn write(
+        &mut self,
+        dir: &Path,
+        line: Option<Line>,
+        change: impl FnOnce(&mut Record) -> Result<bool, StoreError>,
+    ) -> Result<(), StoreError> {
+        let mut record = self.record.clone();
+        if !change(&mut record)? {
+            return Ok(());
+        }
+        record.lines.retain(|line| line.number > self.audit.last());
+        record.lines.extend(line);
+        record.write(dir)?;
+        self.record = record;
+        // The change is made and its line is safe in the record; the file follows when it can.
+        if let Err(error) = self.catch_up() {
+            warn!(%error, "the audit is behind: its last lines stand in models.json until it can be written");
+        }
+        Ok(())
     }
 }
 

@@ -1,6 +1,6 @@
 //! A blob on its way in: bounded by its declared size, hashed as it comes, named only when it is whole and on disk.
 
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io::{Read as _, Seek as _, SeekFrom};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -47,8 +47,7 @@ impl Incoming {
             let path = path.clone();
             move |source| StoreError::Io { action, path, source }
         };
-        let open = OpenOptions::new().create(true).truncate(false).read(true).write(true).open(&path);
-        let mut file = open.map_err(failed("open"))?;
+        let mut file = disk::open_for_receiving(&path)?;
         flock(&file, FlockOperation::NonBlockingLockExclusive).map_err(|_| StoreError::Busy { digest })?;
         let there = disk::length(&path).unwrap_or(0);
         if offset > there || offset > size {

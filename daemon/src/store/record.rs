@@ -6,6 +6,7 @@ use std::path::Path;
 use recurve_bundle::Digest;
 use serde::{Deserialize, Serialize};
 
+use super::audit::Line;
 use super::disk;
 use super::error::StoreError;
 
@@ -19,6 +20,9 @@ pub(super) struct Record {
     format: u32,
     pub(super) chosen: Chosen,
     pub(super) models: BTreeMap<Digest, Kept>,
+    /// Lines of the audit that belong to this change and may not be in its file yet.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(super) lines: Vec<Line>,
 }
 
 /// Which models are chosen. Changed together.
@@ -34,7 +38,7 @@ pub(super) struct Chosen {
 }
 
 /// What is known of a model.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Kept {
     /// Bytes of its manifest.
     pub manifest_bytes: u64,
@@ -42,9 +46,25 @@ pub struct Kept {
     pub bytes: u64,
     /// How far it came.
     pub stage: Stage,
+    /// What came out when it was prepared here last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prepared: Option<Prepared>,
     /// Why the device went back from it by itself, if it did.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failure: Option<String>,
+}
+
+/// What came out when a model was prepared on this device.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Prepared {
+    /// How far its logits are from the golden ones, in the bundle's measure.
+    pub apart: f64,
+    /// How far they may be.
+    pub allowed: f64,
+    /// Tokens a second, of one row, one after the other.
+    pub tokens_per_second: f64,
+    /// Whose kernels compute.
+    pub kernels: String,
 }
 
 /// How far a model came on this device.
@@ -79,7 +99,7 @@ impl Record {
         let path = dir.join(NAME);
         let damaged = |reason: String| StoreError::Damaged { path: path.clone(), reason };
         let Some(bytes) = disk::read_if_there(&path)? else {
-            return Ok(Self { format: FORMAT, chosen: Chosen::default(), models: BTreeMap::new() });
+            return Ok(Self { format: FORMAT, chosen: Chosen::default(), models: BTreeMap::new(), lines: Vec::new() });
         };
         let record: Self = serde_json::from_slice(&bytes).map_err(|error| damaged(error.to_string()))?;
         if record.format != FORMAT {

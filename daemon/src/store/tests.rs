@@ -4,6 +4,8 @@ use std::fs;
 
 use super::*;
 
+mod faults;
+
 const WHO: &str = "test";
 
 /// A model of two layers that is no bundle beyond its manifest, and its blobs.
@@ -51,10 +53,14 @@ impl Sent {
         incoming.finish(WHO)
     }
 
+    /// The manifest, then the blobs.
+    fn all(&self) -> impl Iterator<Item = &Vec<u8>> {
+        std::iter::once(&self.manifest).chain(&self.blobs)
+    }
+
     fn send_all(&self, store: &Arc<Store>) {
-        self.send(store, &self.manifest).unwrap();
-        for blob in &self.blobs {
-            self.send(store, blob).unwrap();
+        for bytes in self.all() {
+            self.send(store, bytes).unwrap();
         }
     }
 }
