@@ -120,7 +120,13 @@ mod some {
         PLAN.with_borrow_mut(|plan| {
             // In the order in which they are undone: the old name comes back, the new one is what it was.
             plan.names.push((to.to_owned(), fs::read(to).ok()));
-            plan.names.push((from.to_owned(), fs::read(from).ok()));
+            let mut bytes = fs::read(from).ok();
+            // What was written and not synced is as little safe under the new name.
+            if let Some(safe) = plan.safe.remove(from) {
+                plan.safe.insert(to.to_owned(), safe);
+                bytes.iter_mut().for_each(|bytes| bytes.truncate(safe as usize));
+            }
+            plan.names.push((from.to_owned(), bytes));
         });
     }
 
