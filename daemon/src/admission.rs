@@ -125,22 +125,28 @@ impl Admission {
 
     /// Refuses new jobs, ends those that wait, and tells the engine until when it may finish what runs.
     pub(crate) fn close(&self, deadline: Instant) {
+        self.end(deadline, Failure::Shutdown);
+    }
+
+    /// The same for another model's sake: that one does what waits here, and what comes.
+    pub(crate) fn retire(&self, deadline: Instant) {
+        self.end(deadline, Failure::Replaced);
+    }
+
+    fn end(&self, deadline: Instant, why: Failure) {
         let mut state = self.lock();
         state.closed = Some(deadline);
+        state.replaced = why == Failure::Replaced;
         for waiting in state.queue.drain() {
             // The channel is new and has room.
-            let _ = waiting.events.try_send(Event::Failed(Failure::Shutdown));
+            let _ = waiting.events.try_send(Event::Failed(why.clone()));
         }
         self.notify(&mut state);
     }
 
-    /// Refuses new jobs for another model's sake. Those that wait were made for this model, with its tokens: they are still
-    /// done, until the deadline.
-    pub(crate) fn retire(&self, deadline: Instant) {
-        let mut state = self.lock();
-        state.closed = Some(deadline);
-        state.replaced = true;
-        self.notify(&mut state);
+    /// What jobs are told that end because no more are taken.
+    pub(crate) fn ended(&self) -> Failure {
+        if self.lock().replaced { Failure::Replaced } else { Failure::Shutdown }
     }
 
     /// The engine's means of ending runs of jobs that were cancelled.

@@ -72,6 +72,9 @@ pub enum Error {
     /// The engine's thread ended while serving.
     #[error("the engine failed: {0}")]
     EngineFailed(String),
+    /// A step of the engine goes on and cannot be ended.
+    #[error("the engine is stuck: {0}")]
+    Stuck(String),
     /// A part of the daemon that cannot fail did.
     #[error("{0}")]
     Internal(String),
@@ -93,11 +96,11 @@ pub async fn run(
     let tls = settings.tls.as_ref().map(Tls::load).transpose()?;
     let open = listeners.iter().map(Listener::local).filter(|address| tls.is_none() && !address.is_local());
     let _warnings: Vec<_> = open.map(warn_of_open_address).collect();
-    let node = Node::new();
+    let node = Node::new(settings.engine.queue);
     let settings = Arc::new(settings);
     let store = open_store(&settings).await?;
     let (orders, mut inbox) = mpsc::channel(ORDERS);
-    let models = store.clone().map(|store| Models { store, orders });
+    let models = store.clone().map(|store| Models { store, settings: Arc::clone(&settings), orders });
     let server = Server::start(&node, listeners, &settings.limits, models, tls)
         .await
         .map_err(|error| Error::Internal(format!("the services cannot be set up: {error}")))?;
@@ -106,8 +109,8 @@ pub async fn run(
     let folder = settings.bundle.as_ref().unwrap_or(&settings.state_dir);
     info!(from = %folder.display(), listen = %addresses, "loading");
     let mut loading = spawn_blocking({
-        let settings = Arc::clone(&settings);
-        move || Deployment::start(settings, store)
+        let (settings, node) = (Arc::clone(&settings), Arc::clone(&node));
+        move || Deployment::start(settings, node, store)
     });
     let started = tokio::select! {
         started = &mut loading => started,
@@ -134,14 +137,19 @@ pub async fn run(
         _ => ("none: deploy one with `agent-cli deploy`".to_owned(), String::new()),
     };
     server.enter(phase).await;
+    deployment.look_after();
     // Only now: who reads this line may ask at once.
     info!(listen = %addresses, model, bundle, "ready");
 
     let outcome = loop {
         tokio::select! {
             () = &mut shutdown => break Ok(()),
-            reason = deployment.failed() => break Err(Error::EngineFailed(reason)),
-            () = deployment.probation() => deployment.confirm().await,
+            verdict = deployment.verdict() => match deployment.judge(verdict, &server).await {
+                Ok(()) => {}
+                // Its thread cannot be waited for.
+                Err(error @ Error::Stuck(_)) => return Err(error),
+                Err(error) => break Err(error),
+            },
             Some(order) = inbox.recv() => deployment.carry_out(order, &server).await,
         }
     };

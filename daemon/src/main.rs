@@ -64,6 +64,10 @@ async fn listen_and_run(settings: Settings) -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             error!("{error}");
+            if matches!(error, Error::Stuck(_)) {
+                // ONNX Runtime computes on in a thread that nobody can end: nothing of it may be taken down beside that.
+                std::process::abort();
+            }
             code(&error).into()
         }
     }
@@ -77,7 +81,7 @@ fn code(error: &Error) -> u8 {
         Error::Engine(_) => exit::UNAVAILABLE,
         Error::Weights(_) => exit::OS,
         Error::Store(error) | Error::Models(error) => exit::of_store(error),
-        Error::EngineFailed(_) | Error::Internal(_) => exit::SOFTWARE,
+        Error::EngineFailed(_) | Error::Stuck(_) | Error::Internal(_) => exit::SOFTWARE,
     }
 }
 

@@ -1,10 +1,13 @@
 //! What this node serves at the moment. The engine's life sets it, every call reads it.
 
-use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio_util::task::TaskTracker;
 use tokio_util::task::task_tracker::TaskTrackerToken;
+use uuid::Uuid;
 
 use crate::admission::Admission;
 use crate::model::Model;
@@ -14,10 +17,12 @@ use crate::model::Model;
 pub enum Phase {
     /// The bundle is being loaded.
     Loading,
-    /// There is no model yet.
+    /// There is no model.
     Empty,
     /// Requests are answered.
     Serving(Serving),
+    /// One model ends and another one is loaded in its place: requests wait for it.
+    Switching,
     /// No new requests; what runs may finish.
     Stopping,
 }
@@ -29,6 +34,37 @@ pub struct Serving {
     pub model: Arc<Model>,
     /// The way into the engine.
     pub admission: Arc<Admission>,
+    /// What became of requests.
+    pub counts: Arc<Counts>,
+}
+
+/// Requests that the engine was given.
+#[derive(Debug, Default)]
+pub struct Counts {
+    /// Whole answers.
+    pub answered: AtomicU64,
+    /// Those that the engine or the model failed.
+    pub failed: AtomicU64,
+}
+
+impl Counts {
+    /// Counts one more.
+    pub fn add(counter: &AtomicU64) {
+        counter.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// Why a request is not answered at the moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NotServing {
+    /// The bundle is being loaded.
+    Loading,
+    /// There is no model.
+    Empty,
+    /// As many requests wait for a new model as may.
+    Full,
+    /// The node stops.
+    Stopping,
 }
 
 /// The node's phase and its open calls, shared by all listeners.
@@ -36,14 +72,26 @@ pub struct Serving {
 pub struct Node {
     phase: watch::Sender<Phase>,
     calls: TaskTracker,
+    /// Requests that wait while one model takes another's place.
+    places: Semaphore,
+    instance: Uuid,
+    started: Instant,
+    probation: Mutex<Option<Instant>>,
 }
 
 impl Node {
-    /// A node that is loading.
-    pub fn new() -> Arc<Self> {
+    /// A node that is loading. `waiting`: most requests that wait while one model takes another's place.
+    pub fn new(waiting: usize) -> Arc<Self> {
         let calls = TaskTracker::new();
         calls.close();
-        Arc::new(Self { phase: watch::Sender::new(Phase::Loading), calls })
+        Arc::new(Self {
+            phase: watch::Sender::new(Phase::Loading),
+            calls,
+            places: Semaphore::new(waiting.min(Semaphore::MAX_PERMITS)),
+            instance: Uuid::now_v7(),
+            started: Instant::now(),
+            probation: Mutex::new(None),
+        })
     }
 
     /// Moves on to another phase.
@@ -54,6 +102,63 @@ impl Node {
     /// The phase at this moment.
     pub fn phase(&self) -> Phase {
         self.phase.borrow().clone()
+    }
+
+    /// Tells of every change of the phase.
+    pub fn phases(&self) -> watch::Receiver<Phase> {
+        self.phase.subscribe()
+    }
+
+    /// What requests are answered with; waits for it while one model takes another's place.
+    ///
+    /// # Errors
+    /// No model is served, and none comes in a moment.
+    pub async fn serving(&self) -> Result<Serving, NotServing> {
+        let now = |phase: &Phase| match phase {
+            Phase::Serving(serving) => Some(Ok(serving.clone())),
+            Phase::Loading => Some(Err(NotServing::Loading)),
+            Phase::Empty => Some(Err(NotServing::Empty)),
+            Phase::Stopping => Some(Err(NotServing::Stopping)),
+            Phase::Switching => None,
+        };
+        if let Some(serving) = now(&self.phase.borrow()) {
+            return serving;
+        }
+        let _place = self.places.try_acquire().map_err(|_| NotServing::Full)?;
+        let mut phases = self.phase.subscribe();
+        loop {
+            if let Some(serving) = now(&phases.borrow_and_update()) {
+                return serving;
+            }
+            if phases.changed().await.is_err() {
+                return Err(NotServing::Stopping);
+            }
+        }
+    }
+
+    /// Another one with each start of the daemon.
+    pub fn instance(&self) -> Uuid {
+        self.instance
+    }
+
+    /// How long the daemon runs.
+    pub fn uptime(&self) -> Duration {
+        self.started.elapsed()
+    }
+
+    /// The model that is served is on probation until then, or on none.
+    pub fn set_probation(&self, until: Option<Instant>) {
+        *self.lock() = until;
+    }
+
+    /// What is left of the probation.
+    pub fn probation(&self) -> Option<Duration> {
+        self.lock().map(|until| until.saturating_duration_since(Instant::now()))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<Instant>> {
+        // A moment is written whole.
+        self.probation.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Counts a call until the token is dropped.

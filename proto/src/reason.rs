@@ -49,5 +49,7 @@ pub const WRONG_BLOB: &str = "WRONG_BLOB";
 pub const WRONG_OFFSET: &str = "WRONG_OFFSET";
 /// The upload ended early, or another one of the same blob is under way. ABORTED.
 pub const UPLOAD_INTERRUPTED: &str = "UPLOAD_INTERRUPTED";
+/// The node's memory has no room for it. FAILED_PRECONDITION.
+pub const NO_MEMORY: &str = "NO_MEMORY";
 /// The node's disk has no room for it. FAILED_PRECONDITION.
 pub const NO_ROOM: &str = "NO_ROOM";

@@ -37,7 +37,7 @@ impl Bare {
                 })
                 .collect(),
         };
-        let options = Options { threads, spinning: false, rows, kernels: kind.choice() };
+        let options = Options { threads, spinning: false, rows, kernels: kind.choice(), step_limit: None };
         let model = Model::load(graph::find_library()?, &subject.bundle.graph_path(), layout, &options)?;
         Ok(Self { model, next: 0 })
     }

@@ -15,7 +15,13 @@ fn load(bundle: &Bundle) -> Model {
     });
     let layout =
         ModelLayout { vocab: info.vocab_size as usize, max_chunk: info.max_chunk as usize, states: states.collect() };
-    let options = Options { threads: 1, spinning: false, rows: 1, kernels: recurve_runtime::KernelChoice::Recurve };
+    let options = Options {
+        threads: 1,
+        spinning: false,
+        rows: 1,
+        kernels: recurve_runtime::KernelChoice::Recurve,
+        step_limit: None,
+    };
     Model::load(graph::library(), &bundle.graph_path(), layout, &options).unwrap()
 }
 

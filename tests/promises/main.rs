@@ -8,7 +8,9 @@
     reason = "a test: helpers fail as the tests do"
 )]
 
+mod a_switch_loses_nothing;
 mod architecture;
+mod bad_models_give_way;
 mod crashes_lose_nothing;
 mod damaged_bundles_are_refused;
 mod damaged_checkpoints_are_named;

@@ -5,48 +5,13 @@ use std::path::Path;
 
 use recurve_bundle::Bundle;
 use recurve_proto::reason;
+use recurve_proto::v1::models_client::ModelsClient;
+use recurve_proto::v1::{ModelStage, PlanRequest, WatchModelsRequest};
 use recurve_tests::client::{begin, channel, connect, generate, greedy, told};
-use recurve_tests::daemon::{Daemon, Setup};
-use recurve_tests::process::{Ended, agent_cli, run};
+use recurve_tests::daemon::Setup;
+use recurve_tests::managed::{ask, deploy, digest, health, models, served};
 use recurve_tests::world::{self, path};
-use serde_json::Value;
-use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_check_response::ServingStatus;
-use tonic_health::pb::health_client::HealthClient;
-
-fn ask(daemon: &Daemon, args: &[&str]) -> Ended {
-    run(agent_cli(args).args(["--on", &daemon.address]))
-}
-
-fn deploy(daemon: &Daemon, bundle: &Path) -> Value {
-    ask(daemon, &["deploy", path(bundle), "--format", "json"]).json()
-}
-
-/// Digest and role of each model.
-fn models(daemon: &Daemon) -> Vec<(String, &'static str)> {
-    let listed = ask(daemon, &["models", "--format", "json"]).json();
-    let role = |model: &Value| match (model["active"] == true, model["previous"] == true) {
-        (true, _) => "active",
-        (_, true) => "previous",
-        _ => "kept",
-    };
-    let models = listed.as_array().unwrap().iter();
-    models.map(|model| (model["bundle"].as_str().unwrap().to_owned(), role(model))).collect()
-}
-
-fn digest(bundle: &Path) -> String {
-    Bundle::open(bundle).unwrap().digest().to_string()
-}
-
-async fn health(daemon: &Daemon) -> ServingStatus {
-    let mut client = HealthClient::new(channel(daemon).await);
-    client.check(HealthCheckRequest { service: String::new() }).await.unwrap().into_inner().status()
-}
-
-/// The bundle that answers.
-async fn served(daemon: &Daemon) -> String {
-    generate(&connect(daemon).await, greedy(&[2, 9, 30], 3)).await.unwrap().finish.bundle
-}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn from_nothing_to_the_second_model_and_back() {
@@ -140,27 +105,6 @@ async fn what_is_damaged_is_refused_and_the_model_before_serves_on() {
 }
 
 #[test]
-fn a_stored_model_that_is_damaged_gives_way_to_the_one_before() {
-    let state = tempfile::tempdir().unwrap();
-    let (int4, int8) = (world::tiny("int4"), world::tiny("int8"));
-    let daemon = Setup::managed(state.path()).start();
-    deploy(&daemon, &int4);
-    deploy(&daemon, &int8);
-    assert!(daemon.stop().success());
-    let opened = Bundle::open(&int8).unwrap();
-    let graph = opened.file("graph.onnx").unwrap().digest.hex();
-    fs::remove_file(state.path().join("blobs/sha256").join(graph)).unwrap();
-    let daemon = Setup::managed(state.path()).allow("rolled back").start();
-    assert_eq!(daemon.wait_for("ready")["bundle"], digest(&int4).as_str());
-    assert!(failure(&daemon, &int8).unwrap().contains("graph.onnx"));
-    assert!(fs::read_to_string(state.path().join("audit.jsonl")).unwrap().contains("graph.onnx"));
-    // Deployed again, only what is lost travels.
-    let again = deploy(&daemon, &int8);
-    assert_eq!(again["sent"].as_u64(), Some(opened.file("graph.onnx").unwrap().size));
-    assert!(daemon.stop().success());
-}
-
-#[test]
 fn only_operators_deploy_and_only_where_models_are_kept() {
     let bundle = world::tiny("int4");
     for (setup, said) in [
@@ -174,82 +118,36 @@ fn only_operators_deploy_and_only_where_models_are_kept() {
     }
 }
 
-/// Why the daemon went back from a model.
-fn failure(daemon: &Daemon, bundle: &Path) -> Option<String> {
-    let listed = ask(daemon, &["models", "--format", "json"]).json();
-    let model = listed.as_array().unwrap().iter().find(|model| model["bundle"] == digest(bundle).as_str()).cloned();
-    model.unwrap()["failure"].as_str().map(str::to_owned)
-}
-
-fn ends_without_order(daemon: Daemon) {
-    daemon.signal(rustix::process::Signal::KILL);
-    assert!(!daemon.ended().success());
-}
-
-#[test]
-fn a_model_that_ends_the_daemon_again_and_again_is_rolled_back_by_the_device() {
-    let state = tempfile::tempdir().unwrap();
-    let (int4, int8) = (world::tiny("int4"), world::tiny("int8"));
-    let start = || {
-        let setup = Setup::managed(state.path()).set("probation.starts", 2);
-        setup.allow("rolled back").allow("the model was not changed").start()
-    };
-    let daemon = start();
-    deploy(&daemon, &int4);
-    deploy(&daemon, &int8);
-    ends_without_order(daemon);
-    // A stop in order is not held against the model.
-    assert!(start().stop().success());
-    for _ in 0..2 {
-        let daemon = start();
-        assert_eq!(daemon.wait_for("ready")["bundle"], digest(&int8).as_str());
-        ends_without_order(daemon);
-    }
-    let daemon = start();
-    assert_eq!(daemon.wait_for("ready")["bundle"], digest(&int4).as_str());
-    assert_eq!(failure(&daemon, &int8).unwrap(), "the daemon ended 2 times while it was on probation");
-    assert_eq!(failure(&daemon, &int4), None);
-    let refused = ask(&daemon, &["models", "rollback"]);
-    assert!(refused.stderr.contains("no model to go back to"), "{}", refused.stderr);
-    // An operator may insist.
-    assert_eq!(deploy(&daemon, &int8)["sent"].as_u64(), Some(0));
-    assert_eq!(failure(&daemon, &int8), None);
-    assert!(daemon.stop().success());
-}
-
-#[test]
-fn a_model_that_has_proved_itself_stays() {
-    let state = tempfile::tempdir().unwrap();
-    let (int4, int8) = (world::tiny("int4"), world::tiny("int8"));
-    let start = || Setup::managed(state.path()).set("probation.starts", 1).set("probation.seconds", 0).start();
-    let daemon = start();
-    deploy(&daemon, &int4);
-    deploy(&daemon, &int8);
-    while daemon.lines("model confirmed").len() < 2 {
-        std::thread::sleep(std::time::Duration::from_millis(5));
-    }
-    ends_without_order(daemon);
-    for _ in 0..3 {
-        let daemon = start();
-        assert_eq!(daemon.wait_for("ready")["bundle"], digest(&int8).as_str());
-        ends_without_order(daemon);
-    }
-}
-
 #[tokio::test(flavor = "multi_thread")]
-async fn what_runs_and_what_waits_is_finished_by_the_model_that_it_was_asked_of() {
+async fn who_watches_sees_every_change_and_how_the_node_is() {
     let state = tempfile::tempdir().unwrap();
-    let (slow, int8) = (world::slow(), world::tiny("int8"));
-    let daemon = Setup::managed(state.path()).set("engine.slots", 1).set("shutdown.grace", 60).start();
-    deploy(&daemon, &slow);
-    let client = connect(&daemon).await;
-    let mut running = begin(&client, greedy(&[2], 200)).await.unwrap();
-    running.until(1).await.unwrap();
-    let waiting = begin(&client, greedy(&[2], 5)).await.unwrap();
-    deploy(&daemon, &int8);
-    assert_eq!(served(&daemon).await, digest(&int8), "while the other one still runs");
-    for (answer, tokens) in [(running.rest().await.unwrap(), 200), (waiting.rest().await.unwrap(), 5)] {
-        assert_eq!((answer.finish.bundle, answer.tokens.len()), (digest(&slow), tokens));
-    }
+    let int4 = world::tiny("int4");
+    let daemon = Setup::managed(state.path()).set("probation.seconds", 1).start();
+    let mut client = ModelsClient::new(channel(&daemon).await);
+    let mut changes = client.watch(WatchModelsRequest {}).await.unwrap().into_inner();
+    let first = changes.message().await.unwrap().unwrap();
+    assert!(first.models.is_empty() && !first.state.unwrap().serving);
+    deploy(&daemon, &int4);
+    assert_eq!(served(&daemon).await, digest(&int4));
+    let last = loop {
+        let change = changes.message().await.unwrap().unwrap();
+        if change.models.iter().any(|model| model.stage() == ModelStage::Confirmed) {
+            break change;
+        }
+    };
+    let (model, state) = (&last.models[0], last.state.unwrap());
+    assert!(model.active && model.tokens_per_second > 0.0 && !model.kernels.is_empty(), "{model:?}");
+    assert_eq!((state.bundle.as_str(), state.serving, state.failed), (digest(&int4).as_str(), true, 0));
+    assert_eq!(state.probation, None);
+    assert!(state.answered >= 1 && !state.instance.is_empty() && !state.version.is_empty(), "{state:?}");
+
+    let opened = Bundle::open(&world::tiny("int8")).unwrap();
+    let (manifest, info) = (opened.manifest_bytes().unwrap(), opened.read("recurve.json").unwrap().unwrap());
+    let request = |info: Vec<u8>| PlanRequest { manifest: manifest.clone().into(), info: info.into() };
+    let plan = client.plan(request(info)).await.unwrap().into_inner();
+    assert!(plan.memory > 64 << 20 && plan.memory_free > plan.memory && plan.refusal.is_empty(), "{plan:?}");
+    let wrong = client.plan(request(b"{}".to_vec())).await.unwrap_err();
+    assert_eq!(told(&wrong).1, reason::WRONG_BLOB);
+    drop(changes);
     assert!(daemon.stop().success());
 }

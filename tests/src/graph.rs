@@ -64,7 +64,7 @@ pub fn export(
             })
             .collect(),
     };
-    let options = Options { threads: 2, spinning: false, rows, kernels };
+    let options = Options { threads: 2, spinning: false, rows, kernels, step_limit: None };
     let model = Model::load(library(), &path, layout, &options).expect("a graph that loads");
     Graph { model, vocab: config.vocab_size, _dir: dir }
 }

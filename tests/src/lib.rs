@@ -8,10 +8,12 @@
     reason = "fixtures fail as the tests do, and find their programs through the environment"
 )]
 
+pub mod altered;
 pub mod authority;
 pub mod client;
 pub mod daemon;
 pub mod graph;
+pub mod managed;
 pub mod process;
 pub mod reference;
 pub mod wire;

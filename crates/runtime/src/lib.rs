@@ -5,6 +5,7 @@
 mod buffer;
 mod heap;
 mod library;
+mod limit;
 mod lower;
 mod model;
 mod operator;

@@ -1,11 +1,13 @@
 //! A graph, loaded and checked against what its bundle says of it.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use ort::session::Session;
 use recurve_kernels::Kernels;
 
 use crate::library::Library;
+use crate::limit::StepLimit;
 use crate::rows::Rows;
 use crate::session;
 use crate::terminate::Terminator;
@@ -56,6 +58,8 @@ pub struct Options {
     pub rows: usize,
     /// Whose kernels compute.
     pub kernels: KernelChoice,
+    /// Longest that a step may take; one that takes longer is ended.
+    pub step_limit: Option<Duration>,
 }
 
 /// Whose kernels compute the products and what lies between them.
@@ -106,6 +110,7 @@ pub struct Model {
     pub(crate) layout: ModelLayout,
     library: Library,
     kernels: &'static str,
+    _limit: Option<StepLimit>,
 }
 
 impl Model {
@@ -126,7 +131,9 @@ impl Model {
             rows: options.rows,
             megabytes: layout.states.iter().map(StateLayout::len).sum::<usize>() * size_of::<f32>() / 1_000_000,
         })?;
-        Ok(Self { rows, session, terminator, layout, library: library.clone(), kernels })
+        let limit = options.step_limit.map(|limit| StepLimit::start(terminator.clone(), limit));
+        let limit = limit.transpose().map_err(|error| refused(format!("the system gives no thread: {error}")))?;
+        Ok(Self { rows, session, terminator, layout, library: library.clone(), kernels, _limit: limit })
     }
 
     /// The library that runs it.

@@ -11,6 +11,7 @@ use std::ops::Range;
 
 use crate::buffer::{Binding, Buffer};
 use crate::model::{Model, ModelLayout, StateLayout};
+use crate::terminate::Ended;
 
 /// Most logits that one step gives, where a row alone does not need more: 16 MiB.
 const MOST_LOGITS: usize = 4 << 20;
@@ -43,6 +44,9 @@ pub enum StepError {
     /// It was ended by [`crate::Terminator::terminate`].
     #[error("the step was ended early")]
     Terminated,
+    /// It took longer than a step may, and was ended.
+    #[error("the step took longer than engine.step_limit allows, and was ended")]
+    TooLong,
     /// ONNX Runtime failed.
     #[error("ONNX Runtime failed: {0}")]
     Failed(String),
@@ -252,14 +256,15 @@ impl Model {
         };
         self.terminator.begin(tag);
         let result = self.session.run_binding_with_options(&binding.io, self.terminator.options()).map(drop);
-        let terminated = self.terminator.end();
+        let ended = self.terminator.end();
         if keep {
             self.rows.prepared.insert(shape, binding);
         }
-        match result {
-            Ok(()) => Ok(()),
-            Err(_) if terminated => Err(StepError::Terminated),
-            Err(error) => Err(StepError::Failed(error.to_string())),
+        match (result, ended) {
+            (Ok(()), _) => Ok(()),
+            (Err(_), Some(Ended::Unwanted)) => Err(StepError::Terminated),
+            (Err(_), Some(Ended::TooLong)) => Err(StepError::TooLong),
+            (Err(error), None) => Err(StepError::Failed(error.to_string())),
         }
     }
 

@@ -1,6 +1,7 @@
 //! Ending a run from another thread.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use ort::session::RunOptions;
 
@@ -23,9 +24,20 @@ impl std::fmt::Debug for Inner {
 
 #[derive(Debug, Default)]
 struct Running {
-    /// What the run in progress was begun for.
+    /// When the run in progress began.
+    since: Option<Instant>,
+    /// What it was begun for.
     tag: Option<u64>,
-    terminated: bool,
+    ended: Option<Ended>,
+}
+
+/// Why a run was ended early.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Ended {
+    /// Nobody wants its result any more.
+    Unwanted,
+    /// It took longer than a step may.
+    TooLong,
 }
 
 impl Terminator {
@@ -38,10 +50,27 @@ impl Terminator {
     pub fn terminate(&self, tag: u64) {
         let mut running = self.lock();
         if running.tag == Some(tag) {
-            running.terminated = true;
-            if let Err(error) = self.inner.options.terminate() {
-                tracing::warn!(%error, "a run could not be ended early");
-            }
+            self.end_now(&mut running, Ended::Unwanted);
+        }
+    }
+
+    /// How long the run in progress takes already; none where there is none.
+    pub fn running_for(&self) -> Option<Duration> {
+        self.lock().since.map(|since| since.elapsed())
+    }
+
+    /// Ends the run in progress if it takes longer than this.
+    pub(crate) fn terminate_after(&self, limit: Duration) {
+        let mut running = self.lock();
+        if running.since.is_some_and(|since| since.elapsed() > limit) {
+            self.end_now(&mut running, Ended::TooLong);
+        }
+    }
+
+    fn end_now(&self, running: &mut Running, why: Ended) {
+        running.ended = Some(why);
+        if let Err(error) = self.inner.options.terminate() {
+            tracing::warn!(%error, "a run could not be ended early");
         }
     }
 
@@ -51,17 +80,19 @@ impl Terminator {
 
     /// Called before a run.
     pub(crate) fn begin(&self, tag: Option<u64>) {
-        self.lock().tag = tag;
+        *self.lock() = Running { since: Some(Instant::now()), tag, ended: None };
     }
 
     /// Called after a run; tells whether it was ended early.
-    pub(crate) fn end(&self) -> bool {
+    pub(crate) fn end(&self) -> Option<Ended> {
         let mut running = self.lock();
-        let terminated = std::mem::take(&mut *running).terminated;
-        if terminated && let Err(error) = self.inner.options.unterminate() {
+        let ended = std::mem::take(&mut *running).ended;
+        if ended.is_some()
+            && let Err(error) = self.inner.options.unterminate()
+        {
             tracing::error!(%error, "the engine cannot run again");
         }
-        terminated
+        ended
     }
 
     fn lock(&self) -> MutexGuard<'_, Running> {

@@ -201,6 +201,14 @@ pub(super) const KEYS: &[Key] = &[
         doc: "Requests that may wait for a slot. One more is answered RESOURCE_EXHAUSTED, with the time to retry after.",
     },
     Key {
+        path: "engine.step_limit",
+        kind: Kind::Integer { min: 1, max: 86_400 },
+        default: Some("60"),
+        flag: None,
+        doc: "Longest that one step may take, in seconds: one that takes longer is ended, and the engine with it. A model on \
+              probation then gives way to the one before; otherwise the daemon ends, to be started again.",
+    },
+    Key {
         path: "limits.max_message_bytes",
         kind: Kind::Integer { min: 1024, max: 1 << 30 },
         default: Some("4194304"),
@@ -244,6 +252,15 @@ pub(super) const KEYS: &[Key] = &[
               the finish reason SHUTDOWN. A second signal ends the process at once.",
     },
     Key {
+        path: "deploy.switch",
+        kind: Kind::Choice(&["auto", "beside", "in_turn"]),
+        default: Some(r#""auto""#),
+        flag: None,
+        doc: "How a model that is deployed takes the place of the one that is served: `beside` loads it while the other one \
+              serves, `in_turn` lets the other one finish first, within `shutdown.grace`, while new requests wait. `auto`: \
+              beside where memory allows.",
+    },
+    Key {
         path: "probation.seconds",
         kind: Kind::Integer { min: 0, max: 86_400 },
         default: Some("120"),
@@ -257,6 +274,14 @@ pub(super) const KEYS: &[Key] = &[
         flag: None,
         doc: "How often the daemon starts with a model that is not confirmed and that ended it each time before: with the next \
               start it goes back to the model before. A stop in order does not count, a power cut does.",
+    },
+    Key {
+        path: "probation.probe",
+        kind: Kind::Integer { min: 1, max: 3600 },
+        default: Some("10"),
+        flag: None,
+        doc: "How often, in seconds, a model on probation has to answer a short request of the daemon's own. One that fails it \
+              gives way to the model before.",
     },
     Key {
         path: "log.level",

@@ -25,6 +25,8 @@ pub struct Settings {
     pub limits: Limits,
     /// `shutdown.grace`
     pub grace: Duration,
+    /// `deploy.switch`
+    pub switch: Switch,
     /// `probation.*`
     pub probation: Probation,
     /// `log.*`
@@ -50,6 +52,8 @@ pub struct EngineSettings {
     pub lock_weights: bool,
     /// `engine.queue`
     pub queue: usize,
+    /// `engine.step_limit`
+    pub step_limit: Duration,
 }
 
 /// What one request, and all of them together, may ask for.
@@ -78,6 +82,17 @@ pub struct TlsSettings {
     pub clients: PathBuf,
 }
 
+/// How a model takes the place of the one that is served.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Switch {
+    /// Beside it where memory allows, else in its turn.
+    Auto,
+    /// Beside it.
+    Beside,
+    /// After it ended.
+    InTurn,
+}
+
 /// How long a new model has to prove itself.
 #[derive(Debug, Clone, Copy)]
 pub struct Probation {
@@ -85,6 +100,8 @@ pub struct Probation {
     pub time: Duration,
     /// `probation.starts`
     pub starts: u32,
+    /// `probation.probe`
+    pub probe: Duration,
 }
 
 /// What is logged, and how.
@@ -146,6 +163,7 @@ impl Settings {
                 },
                 lock_weights: reader.bool("engine.lock_weights"),
                 queue: reader.count("engine.queue"),
+                step_limit: Duration::from_secs(reader.integer("engine.step_limit").unwrap_or(60).max(1)),
             },
             limits: Limits {
                 max_message_bytes: reader.count("limits.max_message_bytes"),
@@ -155,9 +173,15 @@ impl Settings {
                 connections: reader.count("limits.connections"),
             },
             grace: Duration::from_secs(reader.integer("shutdown.grace").unwrap_or_default()),
+            switch: match reader.choice("deploy.switch") {
+                "beside" => Switch::Beside,
+                "in_turn" => Switch::InTurn,
+                _ => Switch::Auto,
+            },
             probation: Probation {
                 time: Duration::from_secs(reader.integer("probation.seconds").unwrap_or_default()),
                 starts: reader.integer("probation.starts").and_then(|n| u32::try_from(n).ok()).unwrap_or_default(),
+                probe: Duration::from_secs(reader.integer("probation.probe").unwrap_or(1).max(1)),
             },
             log: LogSettings {
                 level: reader.log_filter("log.level"),

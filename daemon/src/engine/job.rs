@@ -181,6 +181,9 @@ pub enum Failure {
         /// How long.
         seconds: u64,
     },
+    /// Another model took the place of the one that the job was made for, before it gave anything.
+    #[error("another model was put in place")]
+    Replaced,
     /// The daemon stopped before the job got a slot, or while it read its prompt.
     #[error("the daemon is shutting down")]
     Shutdown,

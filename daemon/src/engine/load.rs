@@ -115,7 +115,13 @@ fn first_step(model: &mut Model) -> Result<(), StepError> {
 }
 
 fn options(settings: &EngineSettings, kernels: KernelChoice) -> Options {
-    Options { threads: settings.threads, spinning: settings.spinning, rows: settings.slots, kernels }
+    Options {
+        threads: settings.threads,
+        spinning: settings.spinning,
+        rows: settings.slots,
+        kernels,
+        step_limit: Some(settings.step_limit),
+    }
 }
 
 /// Tries both kinds of kernels for a moment, and says what came out.

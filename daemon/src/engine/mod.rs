@@ -20,7 +20,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use recurve_runtime::{LibraryError, LoadError};
+use recurve_runtime::{LibraryError, LoadError, Terminator};
 use tokio::sync::watch;
 
 use crate::admission::Admission;
@@ -33,6 +33,7 @@ use step::Stepper;
 #[derive(Debug)]
 pub struct Engine {
     admission: Arc<Admission>,
+    terminator: Terminator,
     thread: JoinHandle<()>,
     /// Why the thread ended, if it did so by itself.
     failed: watch::Receiver<Option<String>>,
@@ -64,7 +65,8 @@ impl Engine {
         admission: Arc<Admission>,
     ) -> Result<Self, EngineError> {
         let Graph { model, library } = graph;
-        admission.attach(model.terminator());
+        let terminator = model.terminator();
+        admission.attach(terminator.clone());
         let stepper = Stepper::new(model, Arc::clone(&admission), tokenizer, settings.prefill_budget);
         let (tell, failed) = watch::channel(None);
         let thread = std::thread::Builder::new()
@@ -81,7 +83,7 @@ impl Engine {
                 let _ = tell.send(Some(reason));
             })
             .map_err(EngineError::Thread)?;
-        Ok(Self { admission, thread, failed })
+        Ok(Self { admission, terminator, thread, failed })
     }
 
     /// Ends, with the reason, when the engine ended by itself; never otherwise.
@@ -105,11 +107,15 @@ impl Engine {
         self.join();
     }
 
-    /// Refuses new jobs since another model takes them, finishes what runs and what waits within `grace`, ends the rest, and
-    /// joins the thread. Blocks.
+    /// As [`Self::shutdown`], since another model takes the place of this one: what waits is left to that.
     pub fn retire(self, grace: Duration) {
         self.admission.retire(Instant::now() + grace);
         self.join();
+    }
+
+    /// What knows how long the step in progress takes.
+    pub fn terminator(&self) -> Terminator {
+        self.terminator.clone()
     }
 
     fn join(self) {

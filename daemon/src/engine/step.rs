@@ -62,11 +62,11 @@ impl Stepper {
         loop {
             let closed = self.admission.closed();
             if let Some(deadline) = closed {
-                if self.slots.is_empty() && self.admission.waiting() == 0 {
+                // What waited was told when the queue was closed.
+                if self.slots.is_empty() {
                     return Ok(());
                 }
                 if Instant::now() >= deadline {
-                    self.admission.close(deadline);
                     self.end_all();
                     return Ok(());
                 }
@@ -197,7 +197,7 @@ impl Stepper {
             }
             // Its caller is gone: the next sweep frees the row.
             Err(StepError::Terminated) => return Ok(()),
-            Err(StepError::Failed(reason)) => return self.step_failed(row..row + 1, &reason),
+            Err(error) => return self.step_failed(row..row + 1, &error),
         };
         self.failures = 0;
         self.learn(begun.elapsed(), tokens);
@@ -238,7 +238,7 @@ impl Stepper {
                     false => step.logits.chunks_exact_mut(vocab).zip(&mut self.slots[..rows]).map(next).collect(),
                 }
             }
-            Err(error) => return self.step_failed(0..rows, &error.to_string()),
+            Err(error) => return self.step_failed(0..rows, &error),
         };
         self.failures = 0;
         // From the last row on: a row that leaves moves only rows behind it, which are settled already.
@@ -281,16 +281,18 @@ impl Stepper {
         slot
     }
 
-    /// Ends the jobs of these rows; an engine that fails again and again ends altogether.
-    fn step_failed(&mut self, rows: std::ops::Range<usize>, reason: &str) -> Result<(), String> {
+    /// Ends the jobs of these rows; an engine that fails again and again, or that a step kept too long, ends altogether.
+    fn step_failed(&mut self, rows: std::ops::Range<usize>, error: &StepError) -> Result<(), String> {
         self.failures += 1;
+        let reason = error.to_string();
         error!(reason, failures = self.failures, "a step failed");
         for row in rows.rev() {
-            self.remove(row).fail(Failure::Engine(reason.to_owned()));
+            self.remove(row).fail(Failure::Engine(reason.clone()));
         }
-        match self.failures < MOST_FAILURES {
-            true => Ok(()),
-            false => Err(format!("{} steps failed one after another, the last one because {reason}", self.failures)),
+        match error {
+            StepError::TooLong => Err(reason),
+            _ if self.failures < MOST_FAILURES => Ok(()),
+            _ => Err(format!("{} steps failed one after another, the last one because {reason}", self.failures)),
         }
     }
 
@@ -300,7 +302,7 @@ impl Stepper {
             let slot = self.remove(0);
             match (&slot.job.work, slot.phase) {
                 (Work::Generate(_), Phase::Decode(_) | Phase::Parked(_)) => slot.finish(FinishReason::Shutdown),
-                _ => slot.fail(Failure::Shutdown),
+                _ => slot.fail(self.admission.ended()),
             }
         }
     }

@@ -1,5 +1,6 @@
 //! What every call has: an id, a caller, a deadline, and one line in the log when it ends.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use http::Extensions;
@@ -13,7 +14,7 @@ use uuid::Uuid;
 use super::status::CallError;
 use super::{deadline, peer};
 use crate::engine::job::{ClientId, Failure, Timings, Usage};
-use crate::node::{Node, Phase, Serving};
+use crate::node::{Counts, Node, NotServing, Serving};
 use crate::request::RequestError;
 
 /// An open call. The node waits for it when it stops.
@@ -29,6 +30,7 @@ pub(super) struct Call {
     pub serving: Serving,
     /// When its caller no longer wants it.
     pub deadline: Option<tokio::time::Instant>,
+    node: Arc<Node>,
     record: Record,
     _open: TaskTrackerToken,
 }
@@ -47,10 +49,10 @@ impl Call {
     ///
     /// # Errors
     /// The node does not serve at the moment, or the deadline is malformed.
-    pub(super) fn begin(
+    pub(super) async fn begin(
         method: &'static str,
         weight: Weight,
-        node: &Node,
+        node: &Arc<Node>,
         metadata: &MetadataMap,
         extensions: &Extensions,
     ) -> Result<Self, Status> {
@@ -58,23 +60,33 @@ impl Call {
         let id = Uuid::now_v7();
         let client = peer::client(extensions);
         let mut record = Record::new(method, weight, id, client.clone());
+        let open = node.call();
         let deadline = match metadata.get(deadline::HEADER) {
             None => Ok(None),
             Some(header) => deadline::parse(header.as_bytes(), accepted).map_err(CallError::Timeout),
         };
-        let serving = match node.phase() {
-            Phase::Serving(serving) => Ok(serving),
-            Phase::Loading => Err(CallError::Loading),
-            Phase::Empty => Err(CallError::NoModel),
-            Phase::Stopping => Err(CallError::Stopping),
+        let begun = match deadline {
+            Ok(deadline) => serving(node, deadline).await.map(|serving| (deadline, serving)),
+            Err(error) => Err(error),
         };
-        match (deadline, serving) {
-            (Ok(deadline), Ok(serving)) => {
-                let accepted = accepted.into_std();
-                Ok(Self { id, client, accepted, serving, deadline, record, _open: node.call() })
+        match begun {
+            Ok((deadline, serving)) => {
+                let (accepted, node) = (accepted.into_std(), Arc::clone(node));
+                record.counts = Some(Arc::clone(&serving.counts));
+                Ok(Self { id, client, accepted, serving, deadline, node, record, _open: open })
             }
-            (Err(error), _) | (_, Err(error)) => Err(record.failed(&error)),
+            Err(error) => Err(record.failed(&error)),
         }
+    }
+
+    /// Goes on with the model that took the place of the one that the call began with.
+    ///
+    /// # Errors
+    /// There is none.
+    pub(super) async fn go_on(&mut self) -> Result<(), CallError> {
+        self.serving = serving(&self.node, self.deadline).await?;
+        self.record.counts = Some(Arc::clone(&self.serving.counts));
+        Ok(())
     }
 
     /// Does a part of the call's work, until the deadline.
@@ -85,10 +97,7 @@ impl Call {
         &self,
         work: impl Future<Output = Result<T, E>>,
     ) -> Result<T, CallError> {
-        match self.deadline {
-            None => work.await.map_err(Into::into),
-            Some(deadline) => timeout_at(deadline, work).await.map_err(|_| CallError::Deadline)?.map_err(Into::into),
-        }
+        until(self.deadline, work).await
     }
 
     /// Ends the call with an error.
@@ -104,8 +113,34 @@ impl Call {
     /// Ends the call with an answer.
     pub(super) fn finished(&mut self, outcome: &'static str, usage: Usage, timings: Timings) {
         self.record.outcome = outcome;
+        if let (Weight::Engine, Some(counts)) = (self.record.weight, &self.record.counts) {
+            Counts::add(&counts.answered);
+        }
         self.record.usage = usage;
         self.record.timings = timings;
+    }
+}
+
+/// What the node serves, or will in a moment.
+async fn serving(node: &Node, deadline: Option<tokio::time::Instant>) -> Result<Serving, CallError> {
+    until(deadline, async {
+        node.serving().await.map_err(|error| match error {
+            NotServing::Loading => CallError::Loading,
+            NotServing::Empty => CallError::NoModel,
+            NotServing::Full => CallError::SwitchFull,
+            NotServing::Stopping => CallError::Stopping,
+        })
+    })
+    .await
+}
+
+async fn until<T, E: Into<CallError>>(
+    deadline: Option<tokio::time::Instant>,
+    work: impl Future<Output = Result<T, E>>,
+) -> Result<T, CallError> {
+    match deadline {
+        None => work.await.map_err(Into::into),
+        Some(deadline) => timeout_at(deadline, work).await.map_err(|_| CallError::Deadline)?.map_err(Into::into),
     }
 }
 
@@ -120,6 +155,8 @@ struct Record {
     outcome: &'static str,
     usage: Usage,
     timings: Timings,
+    /// Of the model that answers.
+    counts: Option<Arc<Counts>>,
 }
 
 impl Record {
@@ -134,12 +171,22 @@ impl Record {
             outcome: "cancelled",
             usage: Usage::default(),
             timings: Timings::default(),
+            counts: None,
         }
     }
 
     fn failed(&mut self, failure: &CallError) -> Status {
         let status = failure.status(self.id);
         self.outcome = code_name(&status);
+        let by_model = matches!(
+            failure,
+            CallError::Failed(Failure::Engine(_) | Failure::NotFinite { .. })
+                | CallError::Request(RequestError::Bundle(_))
+                | CallError::Abandoned
+        );
+        if let (true, Some(counts)) = (by_model, &self.counts) {
+            Counts::add(&counts.failed);
+        }
         match failure {
             CallError::Request(RequestError::Bundle(_)) | CallError::Failed(Failure::NotFinite { .. }) => {
                 error!(request = %self.id, "the bundle cannot be used: {}", status.message());

@@ -36,7 +36,7 @@ pub(super) fn add_reflection(routes: &mut RoutesBuilder) -> Result<(), tonic_ref
 pub(super) async fn tell(reporter: &HealthReporter, phase: &Phase) {
     let status = match phase {
         Phase::Serving(_) => ServingStatus::Serving,
-        Phase::Loading | Phase::Empty | Phase::Stopping => ServingStatus::NotServing,
+        Phase::Loading | Phase::Empty | Phase::Switching | Phase::Stopping => ServingStatus::NotServing,
     };
     for service in SERVICES {
         reporter.set_service_status(service, status).await;

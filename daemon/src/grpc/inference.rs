@@ -11,10 +11,10 @@ use tonic::{Request, Response, Status};
 
 use super::call::{Call, Weight};
 use super::status::CallError;
-use crate::admission::Ticket;
+use crate::admission::{Refusal, Ticket};
 use crate::config::Limits;
 use crate::engine::job::{
-    Delta, Event, FinishReason, Finished, Job, Priority, Scored, Timings, TokenLogprobs, Usage, Work,
+    Delta, Event, Failure, FinishReason, Finished, Job, Priority, Scored, Timings, TokenLogprobs, Usage, Work,
 };
 use crate::node::Node;
 use crate::request::{Detokenize, Generate, Score, Tokenize};
@@ -31,8 +31,8 @@ pub(super) struct Service {
 }
 
 impl Service {
-    fn begin<T>(&self, method: &'static str, weight: Weight, request: &Request<T>) -> Result<Call, Status> {
-        Call::begin(method, weight, &self.node, request.metadata(), request.extensions())
+    async fn begin<T>(&self, method: &'static str, weight: Weight, request: &Request<T>) -> Result<Call, Status> {
+        Call::begin(method, weight, &self.node, request.metadata(), request.extensions()).await
     }
 }
 
@@ -43,16 +43,17 @@ impl Inference for Service {
     type GenerateStream = Answers;
 
     async fn generate(&self, request: Request<v1::GenerateRequest>) -> Result<Response<Answers>, Status> {
-        let mut call = self.begin("Generate", Weight::Engine, &request)?;
-        match start_generation(&call, request.into_inner()).await {
-            Ok(ticket) => Ok(Response::new(answers(call, ticket))),
+        let mut call = self.begin("Generate", Weight::Engine, &request).await?;
+        let request = request.into_inner();
+        match start_generation(&mut call, &request).await {
+            Ok(ticket) => Ok(Response::new(answers(Answering { call, ticket, again: Some(request) }))),
             Err(error) => Err(call.failed(&error)),
         }
     }
 
     async fn score(&self, request: Request<v1::ScoreRequest>) -> Result<Response<v1::ScoreResponse>, Status> {
-        let mut call = self.begin("Score", Weight::Engine, &request)?;
-        match score(&call, request.into_inner()).await {
+        let mut call = self.begin("Score", Weight::Engine, &request).await?;
+        match score(&mut call, &request.into_inner()).await {
             Ok((tokens, scored)) => {
                 call.finished("scored", scored.usage, scored.timings);
                 Ok(Response::new(score_response(&call, tokens, scored)))
@@ -62,7 +63,7 @@ impl Inference for Service {
     }
 
     async fn tokenize(&self, request: Request<v1::TokenizeRequest>) -> Result<Response<v1::TokenizeResponse>, Status> {
-        let mut call = self.begin("Tokenize", Weight::Light, &request)?;
+        let mut call = self.begin("Tokenize", Weight::Light, &request).await?;
         match tokenize(&call, request.into_inner()).await {
             Ok(response) => {
                 let prompt_tokens = count(response.tokens.len());
@@ -77,7 +78,7 @@ impl Inference for Service {
         &self,
         request: Request<v1::DetokenizeRequest>,
     ) -> Result<Response<v1::DetokenizeResponse>, Status> {
-        let mut call = self.begin("Detokenize", Weight::Light, &request)?;
+        let mut call = self.begin("Detokenize", Weight::Light, &request).await?;
         match detokenize(&call, request.into_inner()).await {
             Ok(text) => {
                 call.finished("done", Usage::default(), Timings::default());
@@ -88,15 +89,30 @@ impl Inference for Service {
     }
 }
 
-async fn start_generation(call: &Call, wire: v1::GenerateRequest) -> Result<Ticket, CallError> {
-    let model = &call.serving.model;
-    let request = Generate::parse(wire, model)?;
-    let priority = request.priority;
-    let generation = call.within(request.tokenized(model)).await?;
-    submit(call, priority, Work::Generate(generation))
+/// Gives the engine a request: that of the model in whose place another one is put meanwhile is made for that one.
+async fn start_generation(call: &mut Call, wire: &v1::GenerateRequest) -> Result<Ticket, CallError> {
+    loop {
+        let model = Arc::clone(&call.serving.model);
+        let request = Generate::parse(wire.clone(), &model)?;
+        let priority = request.priority;
+        let generation = call.within(request.tokenized(&model)).await?;
+        match submit(call, priority, Work::Generate(generation)) {
+            Err(CallError::Refused(Refusal::Replaced)) => call.go_on().await?,
+            submitted => return submitted,
+        }
+    }
 }
 
-async fn score(call: &Call, wire: v1::ScoreRequest) -> Result<(Vec<u32>, Scored), CallError> {
+async fn score(call: &mut Call, wire: &v1::ScoreRequest) -> Result<(Vec<u32>, Scored), CallError> {
+    loop {
+        match score_once(call, wire.clone()).await {
+            Err(CallError::Refused(Refusal::Replaced) | CallError::Failed(Failure::Replaced)) => call.go_on().await?,
+            scored => return scored,
+        }
+    }
+}
+
+async fn score_once(call: &Call, wire: v1::ScoreRequest) -> Result<(Vec<u32>, Scored), CallError> {
     let model = &call.serving.model;
     let request = Score::parse(wire, model)?;
     let most = model.limits.max_score_tokens;
@@ -139,16 +155,45 @@ fn submit(call: &Call, priority: Priority, work: Work) -> Result<Ticket, CallErr
     Ok(call.serving.admission.submit(job)?)
 }
 
+/// An answer on its way.
+struct Answering {
+    call: Call,
+    ticket: Ticket,
+    /// The request, as long as nothing of the answer was given: until then another model may give it.
+    again: Option<v1::GenerateRequest>,
+}
+
+impl Answering {
+    /// The next event of the answer, whichever model gives it.
+    async fn event(&mut self) -> Result<Event, CallError> {
+        loop {
+            let ticket = &mut self.ticket;
+            let event = self.call.within(async { ticket.next().await.ok_or(CallError::Abandoned) }).await?;
+            match (event, &self.again) {
+                (Event::Failed(Failure::Replaced), Some(request)) => {
+                    self.call.go_on().await?;
+                    self.ticket = start_generation(&mut self.call, request).await?;
+                }
+                (event, _) => {
+                    self.again = None;
+                    return Ok(event);
+                }
+            }
+        }
+    }
+}
+
 /// The messages of an answer. Dropping the stream drops the ticket, and with it the job.
-fn answers(call: Call, ticket: Ticket) -> Answers {
-    Box::pin(unfold(Some((call, ticket)), async |state| {
-        let (mut call, mut ticket) = state?;
-        let event = call.within(async { ticket.next().await.ok_or(CallError::Abandoned) }).await;
+fn answers(answering: Answering) -> Answers {
+    Box::pin(unfold(Some(answering), async |state| {
+        let mut answering = state?;
+        let event = answering.event().await;
+        let call = &mut answering.call;
         if let Ok(Event::Delta(delta)) = &event {
             call.progressed(delta.tokens.len());
         }
-        match event.and_then(|event| answer(&call, event)) {
-            Ok(Answer::More(response)) => Some((Ok(response), Some((call, ticket)))),
+        match event.and_then(|event| answer(call, event)) {
+            Ok(Answer::More(response)) => Some((Ok(response), Some(answering))),
             Ok(Answer::Last(response, outcome, usage, timings)) => {
                 call.finished(outcome, usage, timings);
                 Some((Ok(response), None))

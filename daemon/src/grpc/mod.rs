@@ -9,6 +9,7 @@ mod listener;
 mod models;
 mod peer;
 mod server;
+mod state;
 mod status;
 mod tls;
 

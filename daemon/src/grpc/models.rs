@@ -16,10 +16,11 @@ use uuid::Uuid;
 
 use super::access::{self, Right};
 use super::peer::{self, Peer};
+use super::state;
 use super::status::CallError;
-use crate::deployment::{DeployError, Models, Order, Progress};
-use crate::node::Node;
-use crate::store::{Listed, Stage, Store, StoreError, Taken};
+use crate::deployment::{DeployError, Models, Order, Progress, Room};
+use crate::node::{Node, Phase};
+use crate::store::{Plan, Store, StoreError, Taken};
 
 /// Messages of an upload that wait for the disk.
 const UNWRITTEN: usize = 8;
@@ -122,43 +123,35 @@ impl Api for Service {
         Err(Status::unimplemented("Pull"))
     }
 
-    async fn watch(&self, _: Request<v1::WatchModelsRequest>) -> Result<Response<Self::WatchStream>, Status> {
-        Err(Status::unimplemented("Watch"))
+    async fn watch(&self, request: Request<v1::WatchModelsRequest>) -> Result<Response<Self::WatchStream>, Status> {
+        let call = self.begin("Watch", &request)?;
+        let states = state::watch(Arc::clone(&self.node), Arc::clone(&call.models.store));
+        // The node does not wait for who only looks.
+        call.ended(Ok(Box::pin(states) as Self::WatchStream))
     }
 
     async fn list(&self, request: Request<v1::ListModelsRequest>) -> Result<Response<v1::ListModelsResponse>, Status> {
         let call = self.begin("List", &request)?;
-        let models = call.on_disk(|store, _| {
-            let named = |listed: Listed| {
-                model(&listed, store.bundle(listed.bundle).ok().map(|bundle| bundle.name().to_owned()))
-            };
-            Ok(store.models().into_iter().map(named).collect())
-        });
-        let models = models.await;
-        call.ended(models.map(|models| v1::ListModelsResponse { models, state: None }))
+        let models = call.on_disk(|store, _| Ok(state::models(store))).await;
+        let state = Some(state::of(&self.node));
+        call.ended(models.map(|models| v1::ListModelsResponse { models, state }))
     }
 
     async fn plan(&self, request: Request<v1::PlanRequest>) -> Result<Response<v1::PlanResponse>, Status> {
         let call = self.begin("Plan", &request)?;
-        let manifest = request.into_inner().manifest;
-        let plan = call.on_disk(move |store, _| store.plan(&manifest)).await;
-        call.ended(plan.map(|plan| {
-            v1::PlanResponse {
-                bundle: plan.bundle.to_string(),
-                missing: plan
-                    .missing
-                    .iter()
-                    .map(|blob| v1::MissingBlob {
-                        digest: blob.digest.to_string(),
-                        size: blob.size,
-                        received: blob.received,
-                    })
-                    .collect(),
-                bytes: plan.bytes,
-                free: plan.free,
-                ..v1::PlanResponse::default()
-            }
-        }))
+        let request = request.into_inner();
+        let served = match self.node.phase() {
+            Phase::Serving(serving) => Some(serving.model.bundle.clone()),
+            _ => None,
+        };
+        let settings = Arc::clone(&call.models.settings);
+        let plan = call.on_disk(move |store, _| {
+            let plan = store.plan(&request.manifest)?;
+            let room = Room::of(store, &settings, served, &request.manifest, &request.info)?;
+            Ok((plan, room))
+        });
+        let plan = plan.await;
+        call.ended(plan.map(|(plan, room)| plan_response(&plan, room)))
     }
 
     async fn upload(
@@ -226,23 +219,29 @@ fn digest(field: &'static str, text: &str) -> Result<Digest, CallError> {
     text.parse::<Digest>().map_err(|error| CallError::Field { field, words: error.to_string() })
 }
 
-fn model(listed: &Listed, name: Option<String>) -> v1::Model {
-    let stage = match listed.kept.stage {
-        Stage::Received => v1::ModelStage::Received,
-        Stage::Verified => v1::ModelStage::Verified,
-        Stage::Prepared => v1::ModelStage::Prepared,
-        Stage::Confirmed => v1::ModelStage::Confirmed,
-    };
-    v1::Model {
-        bundle: listed.bundle.to_string(),
-        name: name.unwrap_or_default(),
-        stage: stage.into(),
-        bytes: listed.kept.bytes,
-        active: listed.active,
-        previous: listed.previous,
-        failure: listed.kept.failure.clone().unwrap_or_default(),
-        kernels: String::new(),
-        tokens_per_second: 0.0,
+fn plan_response(plan: &Plan, room: Room) -> v1::PlanResponse {
+    let missing = plan.missing.iter().map(|blob| v1::MissingBlob {
+        digest: blob.digest.to_string(),
+        size: blob.size,
+        received: blob.received,
+    });
+    let no_disk = (plan.bytes > plan.free).then(|| {
+        format!(
+            "{} MiB of disk are needed and {} MiB are free for models: remove one, or make room",
+            plan.bytes.div_ceil(1 << 20),
+            plan.free >> 20
+        )
+    });
+    let refusals: Vec<String> = no_disk.into_iter().chain(room.refusal).collect();
+    v1::PlanResponse {
+        bundle: plan.bundle.to_string(),
+        missing: missing.collect(),
+        bytes: plan.bytes,
+        free: plan.free,
+        memory: room.needed,
+        memory_free: room.available,
+        refusal: refusals.join("; "),
+        in_turn: room.in_turn,
     }
 }
 
@@ -250,11 +249,11 @@ fn event_message(progress: Progress) -> v1::ActivateResponse {
     use v1::activate_response::Event;
     let event = match progress {
         Progress::Verified { bytes } => Event::Verified(v1::ModelVerified { bytes }),
-        Progress::Prepared { examined, kernels } => Event::Prepared(v1::ModelPrepared {
-            apart: examined.apart,
-            allowed: examined.allowed,
-            tokens_per_second: examined.tokens_per_second,
-            kernels: kernels.to_owned(),
+        Progress::Prepared(prepared) => Event::Prepared(v1::ModelPrepared {
+            apart: prepared.apart,
+            allowed: prepared.allowed,
+            tokens_per_second: prepared.tokens_per_second,
+            kernels: prepared.kernels,
         }),
         Progress::Active { bundle, name } => Event::Active(v1::ModelActive { bundle: bundle.to_string(), name }),
     };
@@ -289,6 +288,7 @@ pub(super) fn describe_order(error: &DeployError) -> (tonic::Code, &'static str)
     match error {
         DeployError::Store(error) => describe(error),
         DeployError::Golden(_) => (Code::FailedPrecondition, reason::GOLDEN_TEST_FAILED),
+        DeployError::NoMemory(_) => (Code::FailedPrecondition, reason::NO_MEMORY),
         DeployError::Unusable(_) => (Code::FailedPrecondition, reason::MODEL_UNUSABLE),
     }
 }

@@ -40,8 +40,10 @@ pub(super) enum CallError {
     Loading,
     /// The node stops.
     Stopping,
-    /// There is no model yet.
+    /// There is no model.
     NoModel,
+    /// One model takes another's place, and as many requests wait for it as may.
+    SwitchFull,
     /// The node serves the bundle of its configuration.
     NotManaged,
     /// The caller may not do this.
@@ -99,10 +101,10 @@ impl CallError {
             Self::Refused(Refusal::QueueFull { retry_after, .. }) => {
                 details.set_retry_info(Some(*retry_after));
             }
-            Self::Refused(Refusal::Replaced) => {
+            Self::Refused(Refusal::Replaced) | Self::Failed(Failure::Replaced) => {
                 details.set_retry_info(Some(Duration::ZERO));
             }
-            Self::Loading => {
+            Self::Loading | Self::SwitchFull => {
                 details.set_retry_info(Some(LOADING_RETRY));
             }
             _ => {}
@@ -133,7 +135,12 @@ impl CallError {
                     retry_after.as_secs_f64()
                 ),
             ),
-            Self::Refused(Refusal::Replaced) => (
+            Self::SwitchFull => (
+                Code::ResourceExhausted,
+                reason::QUEUE_FULL,
+                "another model is being put in place, and as many requests wait for it as may: ask again in a second".into(),
+            ),
+            Self::Refused(Refusal::Replaced) | Self::Failed(Failure::Replaced) => (
                 Code::Unavailable,
                 reason::LOADING,
                 "another model was put in place at this moment: ask again at once".into(),

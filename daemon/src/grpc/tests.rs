@@ -28,7 +28,7 @@ struct Fixture {
 async fn serve_on(address: &str, connections: usize) -> Fixture {
     let limits =
         Limits { max_message_bytes: 1024, max_prompt_tokens: 8, max_tokens: 8, max_score_tokens: 8, connections };
-    let node = Node::new();
+    let node = Node::new(8);
     let listener = Listener::bind(&address.parse().unwrap()).await.unwrap();
     let address = listener.local().clone();
     let server = Server::start(&node, vec![listener], &limits, None, None).await.unwrap();

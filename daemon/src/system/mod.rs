@@ -2,4 +2,5 @@
 
 pub mod exit;
 pub mod logging;
+pub mod memory;
 pub mod signals;

@@ -1,0 +1,93 @@
+//! A model from the disk into memory, examined on the way.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use recurve_bundle::Bundle;
+use recurve_runtime::{Library, Weights};
+
+use super::memory;
+use super::order::DeployError;
+use crate::Error;
+use crate::admission::Admission;
+use crate::config::Settings;
+use crate::engine::Engine;
+use crate::engine::load::{Graph, Loader};
+use crate::model::Model;
+use crate::node::{Counts, Serving};
+use crate::store::Prepared;
+use crate::weights::Warming;
+
+/// A model that was loaded.
+#[derive(Debug)]
+pub(super) struct Loaded {
+    pub(super) engine: Engine,
+    pub(super) serving: Serving,
+    pub(super) bundle: Bundle,
+    /// Bytes of memory that it takes, as far as that can be told beforehand.
+    pub(super) memory: u64,
+    /// Keeps the weights locked, where they are.
+    _locked: Option<Weights>,
+}
+
+/// Loads a bundle as it is.
+pub(super) fn load(library: &Library, settings: &Settings, bundle: &Bundle) -> Result<Loaded, Error> {
+    load_with(library, settings, bundle, |_| {})
+}
+
+/// Loads a bundle and has it pass its golden test.
+pub(super) fn examined(
+    library: &Library,
+    settings: &Settings,
+    bundle: &Bundle,
+) -> Result<(Loaded, Prepared), DeployError> {
+    let unusable = |error: Error| DeployError::Unusable(error.to_string());
+    let golden = bundle.golden().map_err(|error| unusable(error.into()))?;
+    let mut outcome = None;
+    let loaded = load_with(library, settings, bundle, |graph| {
+        outcome = Some((graph.examine(&golden), graph.kernels()));
+    });
+    let loaded = loaded.map_err(unusable)?;
+    let Some((examined, kernels)) = outcome else {
+        return Err(DeployError::Unusable("it was not examined".to_owned()));
+    };
+    match examined {
+        Ok(examined) => {
+            let prepared = Prepared {
+                apart: examined.apart,
+                allowed: examined.allowed,
+                tokens_per_second: examined.tokens_per_second,
+                kernels: kernels.to_owned(),
+            };
+            Ok((loaded, prepared))
+        }
+        Err(error) => {
+            loaded.engine.shutdown(Duration::ZERO);
+            Err(error.into())
+        }
+    }
+}
+
+/// Loads a bundle, has the graph looked at, and starts the engine on it.
+fn load_with(
+    library: &Library,
+    settings: &Settings,
+    bundle: &Bundle,
+    look: impl FnOnce(&mut Graph),
+) -> Result<Loaded, Error> {
+    let loader = Loader::new(library.clone(), bundle, &settings.engine);
+    let warming = Warming::start(bundle, settings.engine.lock_weights)
+        .map_err(|error| Error::Internal(format!("the thread that reads weights cannot be started: {error}")))?;
+    // A large tokenizer takes longer than the graph.
+    let (model, graph) = rayon::join(|| Model::from_bundle(bundle, settings.limits.clone()), || loader.load());
+    let (model, mut graph) = (Arc::new(model?), graph?);
+    look(&mut graph);
+    let locked = warming.locked()?;
+    let admission = Admission::new(settings.engine.queue);
+    let engine = Engine::start(graph, model.tokenizer.clone(), &settings.engine, Arc::clone(&admission))?;
+    // Comparing kernels and reading a tokenizer take tens of megabytes for a moment.
+    recurve_runtime::release_free_memory();
+    let serving = Serving { model, admission, counts: Arc::new(Counts::default()) };
+    let memory = memory::needed(bundle.info(), bundle.manifest(), &settings.engine);
+    Ok(Loaded { engine, serving, bundle: bundle.clone(), memory, _locked: locked })
+}

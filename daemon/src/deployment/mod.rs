@@ -1,0 +1,370 @@
+//! Which model is served: orders to change it are carried out one after the other, and a model that fails while it is on
+//! probation gives way to the one before.
+//!
+//! A model's way here: the store verifies it, it is loaded beside the one that is served (or in its turn, where memory is
+//! short), passes its golden test, becomes the active one by one durable write, and from then on answers new requests and
+//! those that wait; the old one finishes what runs.
+
+mod load;
+mod memory;
+mod order;
+mod watch;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use recurve_bundle::{Bundle, Digest};
+use recurve_runtime::Library;
+use tokio::task::{JoinHandle, spawn_blocking};
+use tracing::{error, info, warn};
+
+use crate::Error;
+use crate::config::Settings;
+use crate::engine::load::Loader;
+use crate::grpc::Server;
+use crate::node::{Node, Phase};
+use crate::store::{Stage, Store, StoreError};
+use crate::system;
+use load::{Loaded, examined, load};
+pub use memory::Room;
+use memory::Way;
+pub use order::{DeployError, Models, Order, Progress};
+pub(crate) use watch::Verdict;
+use watch::Watch;
+
+/// Who the daemon itself is, in the audit and in the queue.
+const SELF: &str = "recurved";
+
+/// What is served, and what it takes to serve something else.
+#[derive(Debug)]
+pub(crate) struct Deployment {
+    settings: Arc<Settings>,
+    node: Arc<Node>,
+    library: Library,
+    store: Option<Arc<Store>>,
+    running: Option<Loaded>,
+    watch: Option<Watch>,
+    /// Engines that finish what runs.
+    leaving: Vec<JoinHandle<()>>,
+}
+
+impl Deployment {
+    /// Loads what is to be served: the configuration's bundle, or the store's active model. Blocks.
+    ///
+    /// # Errors
+    /// ONNX Runtime is missing, or the configuration's bundle cannot be served. A store's model that cannot be served gives
+    /// way to the one before it, or to none.
+    pub(crate) fn start(settings: Arc<Settings>, node: Arc<Node>, store: Option<Arc<Store>>) -> Result<Self, Error> {
+        let library = Loader::library(&settings.engine)?;
+        let running = match (&settings.bundle, &store) {
+            (Some(dir), _) => Some(load(&library, &settings, &Bundle::open(dir)?)?),
+            (None, Some(store)) => first(&library, &settings, store)?,
+            (None, None) => None,
+        };
+        Ok(Self { settings, node, library, store, running, watch: None, leaving: Vec::new() })
+    }
+
+    /// Begins to look after the model that is served. One of the store that is not confirmed has from now on to prove itself.
+    pub(crate) fn look_after(&mut self) {
+        let served = self.store.as_ref().zip(self.running.as_ref());
+        let open = served.is_some_and(|(store, loaded)| store.stage(loaded.bundle.digest()) < Some(Stage::Confirmed));
+        let until = open.then(|| Instant::now() + self.settings.probation.time);
+        self.node.set_probation(until);
+        self.watch = self.running.as_ref().map(|loaded| Watch::start(loaded, &self.settings, until));
+    }
+
+    /// Ends when there is something to say of the model that is served.
+    pub(crate) async fn verdict(&mut self) -> Verdict {
+        match &mut self.watch {
+            Some(watch) => watch.verdict().await,
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Draws the consequence.
+    ///
+    /// # Errors
+    /// The daemon can only end: what a supervisor starts again is better.
+    pub(crate) async fn judge(&mut self, verdict: Verdict, server: &Server) -> Result<(), Error> {
+        match verdict {
+            Verdict::Proved => {
+                self.confirm().await;
+                Ok(())
+            }
+            Verdict::Failed(reason) => match self.store.clone().filter(|_| self.node.probation().is_some()) {
+                Some(store) => self.go_back(&store, &reason, server).await,
+                None => Err(Error::EngineFailed(reason)),
+            },
+            Verdict::Stuck(reason) => {
+                if let Some(store) = self.store.clone().filter(|_| self.node.probation().is_some()) {
+                    let text = reason.clone();
+                    go_back_on_disk(store, text).await?;
+                }
+                Err(Error::Stuck(reason))
+            }
+        }
+    }
+
+    /// The model that is served has proved itself.
+    async fn confirm(&mut self) {
+        self.node.set_probation(None);
+        let Some((store, bundle)) = self.store.clone().zip(self.running.as_ref().map(|loaded| *loaded.bundle.digest()))
+        else {
+            return;
+        };
+        let confirmed = spawn_blocking(move || {
+            store.advance(bundle, Stage::Confirmed, SELF)?;
+            store.settle()
+        });
+        match confirmed.await {
+            Ok(Ok(())) => info!(%bundle, "model confirmed"),
+            Ok(Err(error)) => error!(%bundle, %error, "the model cannot be confirmed"),
+            Err(_) => error!(%bundle, "confirming the model panicked"),
+        }
+    }
+
+    /// The model that is served fails: the one before it takes its place, or none.
+    async fn go_back(&mut self, store: &Arc<Store>, reason: &str, server: &Server) -> Result<(), Error> {
+        server.enter(Phase::Switching).await;
+        self.watch = None;
+        // First the decision, then what follows from it: whatever happens now, the next start serves the model before.
+        let (failed, back) = go_back_on_disk(Arc::clone(store), reason.to_owned()).await?;
+        self.retire(Duration::ZERO).await;
+        let loaded = match back {
+            None => None,
+            Some(back) => {
+                let (library, settings, store) = (self.library.clone(), Arc::clone(&self.settings), Arc::clone(store));
+                let loading = spawn_blocking(move || {
+                    store.bundle(back).map_err(Error::from).and_then(|b| load(&library, &settings, &b))
+                });
+                Some(
+                    loading
+                        .await
+                        .unwrap_or_else(|_| Err(Error::Internal("loading the model before panicked".into())))?,
+                )
+            }
+        };
+        match &back {
+            Some(back) => error!(from = %failed, to = %back, reason, "rolled back"),
+            None => error!(from = %failed, reason, "the model failed and there is none to go back to: deploy one"),
+        }
+        self.running = loaded;
+        server.enter(self.phase()).await;
+        self.look_after();
+        Ok(())
+    }
+
+    /// Ends the engine that runs and waits for it.
+    async fn retire(&mut self, grace: Duration) {
+        if let Some(old) = self.running.take()
+            && spawn_blocking(move || old.engine.retire(grace)).await.is_err()
+        {
+            error!("the engine of the model before panicked while it ended");
+        }
+    }
+
+    /// What requests are answered with.
+    pub(crate) fn phase(&self) -> Phase {
+        self.running.as_ref().map_or(Phase::Empty, |loaded| Phase::Serving(loaded.serving.clone()))
+    }
+
+    /// Carries out an order, and tells what became of it.
+    pub(crate) async fn carry_out(&mut self, order: Order, server: &Server) {
+        let (tell, who) = (order.tell.clone(), order.who.clone());
+        match self.serve(order, server).await {
+            Ok(active) => {
+                if let Progress::Active { bundle, name } = &active {
+                    info!(model = %name, %bundle, by = who, "model activated");
+                }
+                let _ = tell.send(Ok(active)).await;
+            }
+            Err(error) => {
+                warn!(%error, by = who, "the model was not changed");
+                let _ = tell.send(Err(error)).await;
+            }
+        }
+    }
+
+    async fn serve(&mut self, order: Order, server: &Server) -> Result<Progress, DeployError> {
+        let Some(store) = self.store.clone() else { return Err(StoreError::NoPrevious.into()) };
+        let bundle = order.bundle.or_else(|| store.previous()).ok_or(StoreError::NoPrevious)?;
+        let active = |loaded: &Loaded| Progress::Active { bundle, name: loaded.serving.model.name.clone() };
+        if let Some(running) = self.running.as_ref().filter(|running| *running.bundle.digest() == bundle) {
+            return Ok(active(running));
+        }
+        // 1. Every blob is hashed, while the old model serves.
+        let (opened, order) = {
+            let store = Arc::clone(&store);
+            blocking(move || Ok((store.verify(bundle, &order.who, &mut |_| {})?, order))).await?
+        };
+        order.tell(Progress::Verified { bytes: opened.bytes() });
+        // 2. There is room for it, beside the old one or in its turn.
+        let needed = memory::needed(opened.info(), opened.manifest(), &self.settings.engine);
+        let held = self.running.as_ref().map_or(0, |loaded| loaded.memory);
+        let way = match memory::way(self.settings.switch, needed, system::memory::available(), held) {
+            Ok(way) => way,
+            Err(error) => {
+                note(&store, bundle, &order.who, error.to_string()).await?;
+                return Err(error.into());
+            }
+        };
+        let old = match (way, &self.running) {
+            (Way::InTurn, Some(running)) => {
+                let old = running.bundle.clone();
+                info!(from = running.serving.model.name, "the model that is served ends before the next one is loaded");
+                server.enter(Phase::Switching).await;
+                self.watch = None;
+                self.retire(self.settings.grace).await;
+                Some(old)
+            }
+            _ => None,
+        };
+        // 3. It is loaded, passes its golden test, and is the active one from one durable write on.
+        let (library, settings) = (self.library.clone(), Arc::clone(&self.settings));
+        let prepared = blocking({
+            let store = Arc::clone(&store);
+            move || prepare(&library, &settings, &store, &opened, &order)
+        });
+        match prepared.await {
+            Ok(loaded) => {
+                // 4. What comes and what waits is answered by it; the old one finishes what runs.
+                let active = active(&loaded);
+                server.enter(Phase::Serving(loaded.serving.clone())).await;
+                if let Some(old) = self.running.replace(loaded) {
+                    let grace = self.settings.grace;
+                    self.leaving.retain(|leaving| !leaving.is_finished());
+                    self.leaving.push(spawn_blocking(move || old.engine.retire(grace)));
+                }
+                self.look_after();
+                Ok(active)
+            }
+            Err(error) => {
+                if let Some(old) = old {
+                    self.restore(old, server).await;
+                }
+                Err(error)
+            }
+        }
+    }
+
+    /// Loads again the model that ended for one that failed.
+    async fn restore(&mut self, bundle: Bundle, server: &Server) {
+        let (library, settings) = (self.library.clone(), Arc::clone(&self.settings));
+        match spawn_blocking(move || load(&library, &settings, &bundle)).await {
+            Ok(Ok(loaded)) => self.running = Some(loaded),
+            Ok(Err(error)) => error!(%error, "the model that was served cannot be loaded again"),
+            Err(_) => error!("loading the model that was served panicked"),
+        }
+        server.enter(self.phase()).await;
+        self.look_after();
+    }
+
+    /// Ends all engines within `grace`.
+    ///
+    /// # Errors
+    /// An engine panicked.
+    pub(crate) async fn stop(self, grace: Duration) -> Result<(), Error> {
+        let mut leaving = self.leaving;
+        leaving.extend(self.store.map(|store| {
+            spawn_blocking(move || {
+                if let Err(error) = store.settle() {
+                    error!(%error, "the next start counts as one after a crash");
+                }
+            })
+        }));
+        leaving.extend(self.running.map(|loaded| spawn_blocking(move || loaded.engine.shutdown(grace))));
+        for engine in leaving {
+            if engine.await.is_err() {
+                return Err(Error::Internal("the engine panicked while it stopped".into()));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Does what waits for the disk or computes for long.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, DeployError> + Send + 'static,
+) -> Result<T, DeployError> {
+    spawn_blocking(work).await.unwrap_or_else(|_| Err(DeployError::Unusable("preparing it panicked".to_owned())))
+}
+
+async fn note(store: &Arc<Store>, bundle: Digest, who: &str, result: String) -> Result<(), DeployError> {
+    let (store, who) = (Arc::clone(store), who.to_owned());
+    blocking(move || Ok(store.note("prepare", Some(bundle), &who, &result)?)).await
+}
+
+/// Writes that the active model failed; gives it and the one that is active now.
+async fn go_back_on_disk(store: Arc<Store>, reason: String) -> Result<(Digest, Option<Digest>), Error> {
+    let written = spawn_blocking(move || {
+        let failed = store.active().ok_or(StoreError::NoPrevious)?;
+        Ok((failed, store.go_back(SELF, &reason)?))
+    });
+    written.await.unwrap_or_else(|_| Err(Error::Internal("going back panicked".into())))
+}
+
+/// The store's active model, the one before it where that cannot be served or ends the daemon again and again, or none.
+fn first(library: &Library, settings: &Settings, store: &Store) -> Result<Option<Loaded>, Error> {
+    let open = |bundle| store.bundle(bundle).map_err(Error::from).and_then(|opened| load(library, settings, &opened));
+    let Some(active) = store.active() else { return Ok(None) };
+    let starts = store.count_start()?;
+    let reason = if starts > settings.probation.starts {
+        format!("the daemon ended {} times while it was on probation", starts - 1)
+    } else {
+        match open(active) {
+            Ok(loaded) => return Ok(Some(loaded)),
+            Err(error) => error.to_string(),
+        }
+    };
+    let Some(previous) = store.previous() else {
+        // One that serves no more after it once did is kept: what it lacks may come back.
+        if store.stage(&active) == Some(Stage::Confirmed) {
+            store.note("serve", Some(active), SELF, &reason)?;
+        } else {
+            store.go_back(SELF, &reason)?;
+        }
+        error!(bundle = %active, reason, "the active model cannot be served and there is none to go back to: deploy one");
+        return Ok(None);
+    };
+    match open(previous) {
+        Ok(loaded) => {
+            store.go_back(SELF, &reason)?;
+            error!(from = %active, to = %previous, reason, "rolled back");
+            Ok(Some(loaded))
+        }
+        Err(error) => {
+            store.note("serve", Some(previous), SELF, &error.to_string())?;
+            error!(bundle = %active, reason, %previous, %error, "neither the active model nor the one before can be served");
+            Ok(None)
+        }
+    }
+}
+
+/// From a verified model to the active one.
+fn prepare(
+    library: &Library,
+    settings: &Settings,
+    store: &Store,
+    bundle: &Bundle,
+    order: &Order,
+) -> Result<Loaded, DeployError> {
+    let digest = *bundle.digest();
+    let (loaded, prepared) = match examined(library, settings, bundle) {
+        Ok(prepared) => prepared,
+        Err(error) => {
+            store.note("prepare", Some(digest), &order.who, &error.to_string())?;
+            return Err(error);
+        }
+    };
+    let kept = store.prepared(digest, prepared.clone(), &order.who).and_then(|()| {
+        order.tell(Progress::Prepared(prepared));
+        store.activate(digest, &order.who)
+    });
+    match kept {
+        Ok(()) => Ok(loaded),
+        Err(error) => {
+            loaded.engine.shutdown(Duration::ZERO);
+            Err(error.into())
+        }
+    }
+}

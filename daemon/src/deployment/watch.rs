@@ -1,0 +1,190 @@
+//! Looks after the model that is served: whether its engine lives, whether a step ever ends, and, while it is on probation,
+//! whether it answers.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use recurve_runtime::Terminator;
+use tokio::sync::mpsc;
+use tokio::time::{MissedTickBehavior, interval, sleep_until, timeout};
+use tokio_util::task::AbortOnDropHandle;
+use tracing::debug;
+use uuid::Uuid;
+
+use super::load::Loaded;
+use crate::admission::{Admission, Refusal};
+use crate::config::Settings;
+use crate::engine::job::{ClientId, Event, Failure, Generation, Job, Priority, Work};
+use crate::engine::sample::Sampling;
+
+/// How often it is looked whether a step goes on for too long.
+const LOOK: Duration = Duration::from_secs(1);
+/// A step that was ended for taking too long and still goes on after this time will never end.
+const ENDING: Duration = Duration::from_secs(15);
+/// Most tokens of a probe's prompt,
+const PROBE_PROMPT: usize = 64;
+/// and of its answer: beyond what the golden test looked at.
+const PROBE_ANSWER: u32 = 4;
+
+/// What became of the model.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    /// Its time of probation is over, and it served well.
+    Proved,
+    /// It fails, for this reason.
+    Failed(String),
+    /// A step of it goes on and cannot be ended: neither can its thread.
+    Stuck(String),
+}
+
+/// Looks as long as it lives.
+#[derive(Debug)]
+pub(super) struct Watch {
+    verdicts: mpsc::Receiver<Verdict>,
+    _task: AbortOnDropHandle<()>,
+}
+
+impl Watch {
+    /// Begins to look after a model. `until`: the end of its probation.
+    pub(super) fn start(loaded: &Loaded, settings: &Settings, until: Option<Instant>) -> Self {
+        let (tell, verdicts) = mpsc::channel(4);
+        let eyes = Eyes {
+            failed: Box::pin(loaded.engine.failed()),
+            terminator: loaded.engine.terminator(),
+            longest: settings.engine.step_limit + ENDING,
+            admission: Arc::clone(&loaded.serving.admission),
+            prompt: prompt(loaded),
+            tell,
+        };
+        let every = settings.probation.probe;
+        let task = tokio::spawn(async move { eyes.look(until, every).await });
+        Self { verdicts, _task: AbortOnDropHandle::new(task) }
+    }
+
+    /// The next verdict; none ever, after the last one.
+    pub(super) async fn verdict(&mut self) -> Verdict {
+        match self.verdicts.recv().await {
+            Some(verdict) => verdict,
+            None => std::future::pending().await,
+        }
+    }
+}
+
+/// The beginning of the golden test, for which the model is known to give numbers.
+fn prompt(loaded: &Loaded) -> Vec<u32> {
+    let mut tokens = loaded.bundle.golden().map(|golden| golden.tokens).unwrap_or_default();
+    tokens.truncate(PROBE_PROMPT);
+    // Token 0 is in every vocabulary.
+    if tokens.is_empty() { vec![0] } else { tokens }
+}
+
+struct Eyes {
+    failed: std::pin::Pin<Box<dyn Future<Output = String> + Send>>,
+    terminator: Terminator,
+    longest: Duration,
+    admission: Arc<Admission>,
+    prompt: Vec<u32>,
+    tell: mpsc::Sender<Verdict>,
+}
+
+impl Eyes {
+    async fn look(self, until: Option<Instant>, every: Duration) {
+        let Self { failed, terminator, longest, admission, prompt, tell } = self;
+        let stuck = async {
+            let mut ticks = interval(LOOK);
+            ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+            loop {
+                ticks.tick().await;
+                if let Some(took) = terminator.running_for().filter(|took| *took > longest) {
+                    return format!("a step takes {} s already and cannot be ended", took.as_secs());
+                }
+            }
+        };
+        let probation = async {
+            let Some(until) = until else { return std::future::pending().await };
+            let probes = async {
+                let mut ticks = interval(every);
+                ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+                loop {
+                    ticks.tick().await;
+                    if let Some(failure) = probe(&admission, &prompt, every).await {
+                        return failure;
+                    }
+                }
+            };
+            tokio::select! {
+                reason = probes => Some(reason),
+                () = sleep_until(until.into()) => None,
+            }
+        };
+        tokio::pin!(failed, stuck);
+        let first = tokio::select! {
+            reason = &mut failed => Verdict::Failed(reason),
+            reason = &mut stuck => Verdict::Stuck(reason),
+            outcome = probation => outcome.map_or(Verdict::Proved, Verdict::Failed),
+        };
+        let proved = first == Verdict::Proved;
+        if tell.send(first).await.is_err() || !proved {
+            return;
+        }
+        let last = tokio::select! {
+            reason = failed => Verdict::Failed(reason),
+            reason = stuck => Verdict::Stuck(reason),
+        };
+        let _ = tell.send(last).await;
+    }
+}
+
+/// Has the model answer a request of the daemon's own; the reason where it fails that. A model that is too busy to answer in
+/// time does not fail: whether it makes progress is looked at elsewhere.
+async fn probe(admission: &Arc<Admission>, prompt: &[u32], limit: Duration) -> Option<String> {
+    let accepted = Instant::now();
+    let generation = Generation {
+        prompt: prompt.to_vec(),
+        sampling: Sampling {
+            temperature: 0.0,
+            top_k: 0,
+            top_p: 1.0,
+            min_p: 0.0,
+            repetition_penalty: 1.0,
+            presence_penalty: 0.0,
+            frequency_penalty: 0.0,
+            logit_bias: Vec::new(),
+            seed: 0,
+        },
+        max_tokens: PROBE_ANSWER,
+        stop: Vec::new(),
+        ends: Arc::from([]),
+        top_logprobs: None,
+    };
+    let job = Job {
+        id: Uuid::now_v7(),
+        work: Work::Generate(generation),
+        client: ClientId(super::SELF.into()),
+        priority: Priority::Interactive,
+        accepted,
+        deadline: Some(accepted + limit),
+    };
+    let mut ticket = match admission.submit(job) {
+        Ok(ticket) => ticket,
+        Err(Refusal::QueueFull { .. } | Refusal::ShuttingDown | Refusal::Replaced) => return None,
+    };
+    let answer = timeout(limit, async {
+        loop {
+            match ticket.next().await {
+                Some(Event::Delta(_) | Event::Scored(_)) => {}
+                last => return last,
+            }
+        }
+    });
+    match answer.await {
+        Ok(Some(Event::Failed(failure @ (Failure::Engine(_) | Failure::NotFinite { .. })))) => {
+            Some(format!("it failed the daemon's own probe: {failure}"))
+        }
+        Ok(_) => None,
+        Err(_) => {
+            debug!("the model was too busy for a probe");
+            None
+        }
+    }
+}
