@@ -1,13 +1,14 @@
-//! The daemon is killed at any instant of a deployment: after a restart the old or the new model serves, and the deployment
-//! goes on.
+//! The daemon is killed at any instant of a deployment, or any of its changes to the disk fails: after a restart the old or
+//! the new model serves, the store is whole, and the deployment goes on.
 
-use std::path::Path;
-use std::process::{Child, Stdio};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use recurve_bundle::Bundle;
 use recurve_tests::daemon::{Daemon, Setup};
+use recurve_tests::managed::{ask, deploy, digest};
 use recurve_tests::process::{agent_cli, run, wait};
+use recurve_tests::shim::{FAULTS, Fault, with_fault};
 use recurve_tests::world::{self, path};
 use rustix::process::Signal;
 use serde_json::Value;
@@ -17,9 +18,13 @@ const CUTS: u32 = 24;
 /// Longer than a deployment of the tiny model takes, so that some cuts come after it.
 const LONGEST: u64 = 250;
 
-fn start(state: &Path) -> Daemon {
+fn setup(state: &Path) -> Setup {
     // Kills are no fault of the model's here.
-    Setup::managed(state).set("probation.starts", 100).set("engine.kernels", "recurve").start()
+    Setup::managed(state).set("probation.starts", 100).set("engine.kernels", "recurve")
+}
+
+fn start(state: &Path) -> Daemon {
+    setup(state).start()
 }
 
 fn begin_deploy(daemon: &Daemon, bundle: &Path) -> Child {
@@ -44,21 +49,25 @@ fn check_blobs(state: &Path) {
     }
 }
 
-#[test]
-fn a_daemon_that_is_killed_while_models_are_deployed() {
+/// Random numbers below a bound, from a seed that is printed.
+fn random() -> impl FnMut(u64) -> u64 {
     let seed = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_nanos() as u64 | 1;
     println!("seed {seed}");
-    let mut random = seed;
-    let mut next = |below: u64| {
+    let mut state = seed;
+    move |below| {
         // xorshift (Marsaglia, 2003).
-        random ^= random << 13;
-        random ^= random >> 7;
-        random ^= random << 17;
-        random % below
-    };
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state % below
+    }
+}
+
+#[test]
+fn a_daemon_that_is_killed_while_models_are_deployed() {
+    let mut next = random();
     let state = tempfile::tempdir().unwrap();
     let bundles = [world::tiny("int4"), world::tiny("int8"), world::tiny("f32")];
-    let digest = |bundle: &Path| Bundle::open(bundle).unwrap().digest().to_string();
     let mut before: Option<String> = None;
     for cut in 0..CUTS {
         let wanted = &bundles[cut as usize % bundles.len()];
@@ -86,5 +95,88 @@ fn a_daemon_that_is_killed_while_models_are_deployed() {
             _ => now,
         };
         assert!(daemon.stop().success());
+    }
+}
+
+/// A state directory in which a model is active, and one that is to follow it.
+struct Before {
+    state: tempfile::TempDir,
+    old: PathBuf,
+    new: PathBuf,
+}
+
+impl Before {
+    fn new() -> Self {
+        let state = tempfile::tempdir().unwrap();
+        let (old, new) = (world::tiny("int4"), world::tiny("int8"));
+        let daemon = start(state.path());
+        deploy(&daemon, &old);
+        assert!(daemon.stop().success());
+        Self { state, old, new }
+    }
+
+    /// Deploys the new model, goes back and deploys it again, with a daemon of which a change goes wrong; gives the number of
+    /// changes that it made.
+    fn life(&self, fault: Option<(u64, Fault)>) -> u64 {
+        let dir = tempfile::tempdir().unwrap();
+        let (state, log) = (dir.path().join("state"), dir.path().join("log"));
+        assert!(Command::new("cp").arg("-r").args([self.state.path(), &state]).status().unwrap().success());
+        let context = format!("{fault:?}");
+        let faulty = with_fault(setup(&state), &state, &log, fault).allow("");
+        if let Some(daemon) = faulty.attempt() {
+            for args in [&["deploy", path(&self.new)][..], &["models", "rollback"], &["deploy", path(&self.new)]] {
+                let ended = ask(&daemon, args);
+                assert!(fault.is_some() || ended.code == Some(0), "{}", ended.stderr);
+            }
+            if fault.is_none_or(|(_, fault)| fault != Fault::Stop) {
+                // It lives, and answers with one of the two.
+                assert!([digest(&self.old), digest(&self.new)].contains(&answers(&daemon)), "{context}");
+            }
+            daemon.terminate();
+            drop(daemon);
+        }
+        check_blobs(&state);
+        let daemon = start(&state);
+        let serves = answers(&daemon);
+        assert!([digest(&self.old), digest(&self.new)].contains(&serves), "{context}: {serves}");
+        assert_eq!(active(&daemon), Some(serves), "{context}");
+        deploy(&daemon, &self.new);
+        assert_eq!(answers(&daemon), digest(&self.new), "{context}");
+        assert!(daemon.stop().success());
+        std::fs::read_to_string(log).unwrap().lines().count() as u64
+    }
+}
+
+fn answers(daemon: &Daemon) -> String {
+    let answer = ask(daemon, &["generate", "--tokens", "2,9", "--max-tokens", "2", "--format", "json"]).json();
+    answer["bundle"].as_str().unwrap().to_owned()
+}
+
+/// Changes that go wrong in the short form, one of each kind of fault in turn.
+const SOME: u64 = 24;
+
+#[test]
+fn any_change_to_the_disk_may_go_wrong() {
+    let before = Before::new();
+    let mut next = random();
+    let changes = before.life(None);
+    assert!(changes > 100, "{changes}");
+    for i in 0..SOME {
+        // One of each part, so that the whole is covered.
+        let at = (i * changes + next(changes)) / SOME;
+        before.life(Some((at, FAULTS[i as usize % FAULTS.len()])));
+    }
+}
+
+#[test]
+#[ignore = "takes minutes: cargo test --release --test promises every_change -- --ignored"]
+fn every_change_to_the_disk_goes_wrong_once_in_every_way() {
+    let before = Before::new();
+    let changes = before.life(None);
+    println!("{changes} changes");
+    for at in 0..changes {
+        for fault in FAULTS {
+            before.life(Some((at, fault)));
+        }
     }
 }

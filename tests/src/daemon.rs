@@ -59,6 +59,12 @@ impl Setup {
         self
     }
 
+    /// Sets a variable of the environment that is no key of the configuration.
+    pub fn env(mut self, name: &str, value: impl ToString) -> Self {
+        self.settings.push((name.to_owned(), value.to_string()));
+        self
+    }
+
     /// Listen on a Unix socket instead of a port.
     pub fn unix(mut self) -> Self {
         self.unix = true;
@@ -84,6 +90,14 @@ impl Setup {
         let listen = ready["listen"].as_str().expect("the addresses");
         daemon.address = listen.to_owned();
         daemon
+    }
+
+    /// Starts the process and waits until it serves; none where it ends before.
+    pub fn attempt(self) -> Option<Daemon> {
+        let mut daemon = self.spawn();
+        let ready = daemon.look_for(|fields| fields["message"] == "ready")?;
+        ready["listen"].as_str().expect("the addresses").clone_into(&mut daemon.address);
+        Some(daemon)
     }
 
     /// Starts the process and waits only until it listens.
@@ -171,12 +185,21 @@ impl Daemon {
     }
 
     fn wait_until(&self, what: &str, is: impl Fn(&Value) -> bool) -> Value {
+        self.look_for(is).unwrap_or_else(|| {
+            let lines = self.log.lines.lock().expect("the log").0.clone();
+            panic!(
+                "no line of `{what}` in the log:\n{}",
+                lines.iter().map(Value::to_string).collect::<Vec<_>>().join("\n")
+            )
+        })
+    }
+
+    /// Waits for such a line; none where the process ends before, or does not write one.
+    fn look_for(&self, is: impl Fn(&Value) -> bool) -> Option<Value> {
         let lines = self.log.lines.lock().expect("the log");
         let wanted = |lines: &(Vec<Value>, bool)| lines.0.iter().map(fields).any(&is) || lines.1;
         let (lines, _) = self.log.news.wait_timeout_while(lines, LIMIT, |lines| !wanted(lines)).expect("the log");
-        let found = lines.0.iter().map(fields).find(|fields| is(fields)).cloned();
-        let text = || lines.0.iter().map(Value::to_string).collect::<Vec<_>>().join("\n");
-        found.unwrap_or_else(|| panic!("no line of `{what}` in the log:\n{}", text()))
+        lines.0.iter().map(fields).find(|fields| is(fields)).cloned()
     }
 
     /// Sends a signal.

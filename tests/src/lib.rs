@@ -16,5 +16,6 @@ pub mod graph;
 pub mod managed;
 pub mod process;
 pub mod reference;
+pub mod shim;
 pub mod wire;
 pub mod world;
