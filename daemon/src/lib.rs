@@ -17,7 +17,6 @@ pub mod template;
 pub mod tokenizer;
 mod weights;
 
-use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -25,6 +24,7 @@ use recurve_bundle::BundleError;
 use recurve_runtime::WeightsError;
 use tokio::sync::mpsc;
 use tokio::task::spawn_blocking;
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 use tracing::{info, warn};
 
@@ -89,7 +89,7 @@ pub enum Error {
 pub async fn run(
     settings: Settings,
     listeners: Vec<Listener>,
-    shutdown: impl Future<Output = ()>,
+    shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> Result<(), Error> {
     let addresses: Vec<String> = listeners.iter().map(|listener| listener.local().to_string()).collect();
     let addresses = addresses.join(",");
@@ -104,17 +104,25 @@ pub async fn run(
     let server = Server::start(&node, listeners, &settings.limits, models, tls)
         .await
         .map_err(|error| Error::Internal(format!("the services cannot be set up: {error}")))?;
-    let mut shutdown = pin!(shutdown);
+    // Heard also while an order is carried out.
+    let stopping = CancellationToken::new();
+    let _shutdown = AbortOnDropHandle::new(tokio::spawn({
+        let stopping = stopping.clone();
+        async move {
+            shutdown.await;
+            stopping.cancel();
+        }
+    }));
 
     let folder = settings.bundle.as_ref().unwrap_or(&settings.state_dir);
     info!(from = %folder.display(), listen = %addresses, "loading");
     let mut loading = spawn_blocking({
-        let (settings, node) = (Arc::clone(&settings), Arc::clone(&node));
-        move || Deployment::start(settings, node, store)
+        let (settings, node, stopping) = (Arc::clone(&settings), Arc::clone(&node), stopping.clone());
+        move || Deployment::start(settings, node, store, stopping)
     });
     let started = tokio::select! {
         started = &mut loading => started,
-        () = &mut shutdown => {
+        () = stopping.cancelled() => {
             // ONNX Runtime cannot be stopped while it loads: let it finish, so that it ends in order.
             server.finish(Duration::ZERO).await;
             if let Ok(Ok(deployment)) = loading.await {
@@ -143,7 +151,7 @@ pub async fn run(
 
     let outcome = loop {
         tokio::select! {
-            () = &mut shutdown => break Ok(()),
+            () = stopping.cancelled() => break Ok(()),
             verdict = deployment.verdict() => match deployment.judge(verdict, &server).await {
                 Ok(()) => {}
                 // Its thread cannot be waited for.

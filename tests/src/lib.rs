@@ -14,6 +14,7 @@ pub mod client;
 pub mod daemon;
 pub mod graph;
 pub mod managed;
+pub mod page;
 pub mod process;
 pub mod reference;
 pub mod shim;

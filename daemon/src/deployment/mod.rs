@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 use recurve_bundle::{Bundle, Digest};
 use recurve_runtime::Library;
 use tokio::task::{JoinHandle, spawn_blocking};
+use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use crate::Error;
@@ -46,6 +47,8 @@ pub(crate) struct Deployment {
     watch: Option<Watch>,
     /// Engines that finish what runs.
     leaving: Vec<JoinHandle<()>>,
+    /// The daemon is told to stop: what was not begun is not begun any more.
+    stopping: CancellationToken,
 }
 
 impl Deployment {
@@ -54,14 +57,19 @@ impl Deployment {
     /// # Errors
     /// ONNX Runtime is missing, or the configuration's bundle cannot be served. A store's model that cannot be served gives
     /// way to the one before it, or to none.
-    pub(crate) fn start(settings: Arc<Settings>, node: Arc<Node>, store: Option<Arc<Store>>) -> Result<Self, Error> {
+    pub(crate) fn start(
+        settings: Arc<Settings>,
+        node: Arc<Node>,
+        store: Option<Arc<Store>>,
+        stopping: CancellationToken,
+    ) -> Result<Self, Error> {
         let library = Loader::library(&settings.engine)?;
         let running = match (&settings.bundle, &store) {
             (Some(dir), _) => Some(load(&library, &settings, &Bundle::open(dir)?)?),
             (None, Some(store)) => first(&library, &settings, store)?,
             (None, None) => None,
         };
-        Ok(Self { settings, node, library, store, running, watch: None, leaving: Vec::new() })
+        Ok(Self { settings, node, library, store, running, watch: None, leaving: Vec::new(), stopping })
     }
 
     /// Begins to look after the model that is served. One of the store that is not confirmed has from now on to prove itself.
@@ -198,6 +206,9 @@ impl Deployment {
             blocking(move || Ok((store.verify(bundle, &order.who, &mut |_| {})?, order))).await?
         };
         order.tell(Progress::Verified { bytes: opened.bytes() });
+        if self.stopping.is_cancelled() {
+            return Err(DeployError::Stopping);
+        }
         // 2. There is room for it, beside the old one or in its turn.
         let needed = memory::needed(opened.info(), opened.manifest(), &self.settings.engine);
         let held = self.running.as_ref().map_or(0, |loaded| loaded.memory);

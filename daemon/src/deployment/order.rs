@@ -70,6 +70,9 @@ pub enum DeployError {
     /// There is no memory for it.
     #[error(transparent)]
     NoMemory(#[from] NoMemory),
+    /// The daemon stops.
+    #[error("the node is shutting down: ask again when it is back")]
+    Stopping,
     /// It cannot be loaded.
     #[error("the model cannot be served here: {0}")]
     Unusable(String),

@@ -289,6 +289,7 @@ pub(super) fn describe_order(error: &DeployError) -> (tonic::Code, &'static str)
         DeployError::Store(error) => describe(error),
         DeployError::Golden(_) => (Code::FailedPrecondition, reason::GOLDEN_TEST_FAILED),
         DeployError::NoMemory(_) => (Code::FailedPrecondition, reason::NO_MEMORY),
+        DeployError::Stopping => (Code::Unavailable, reason::SHUTTING_DOWN),
         DeployError::Unusable(_) => (Code::FailedPrecondition, reason::MODEL_UNUSABLE),
     }
 }
