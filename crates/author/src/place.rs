@@ -31,14 +31,18 @@ enum Staging {
     /// Removed if it never takes the output's place.
     Once(TempDir),
     /// Kept for the next attempt. Locked: nobody else fills it.
-    Kept(PathBuf, File),
+    Kept {
+        /// Where it is.
+        dir: PathBuf,
+        _lock: File,
+    },
 }
 
 impl Staging {
     fn path(&self) -> &Path {
         match self {
             Self::Once(dir) => dir.path(),
-            Self::Kept(dir, _) => dir,
+            Self::Kept { dir, .. } => dir,
         }
     }
 }
@@ -67,7 +71,7 @@ impl Output {
             path: out.to_owned(),
             problem: "is being written by another process: wait for that, or give another --out",
         })?;
-        Ok(Self { out: out.to_owned(), parent: parent.to_owned(), staging: Staging::Kept(staging, lock), replace })
+        Ok(Self { out: out.to_owned(), parent: parent.to_owned(), staging: Staging::Kept { dir: staging, _lock: lock }, replace })
     }
 
     /// The directory to fill.
@@ -123,7 +127,7 @@ impl Output {
         }
         sync_directory(&self.parent)?;
         // After an exchange the staging path names the old bundle; otherwise it names nothing, which is as good.
-        if let (Staging::Kept(dir, _), true) = (&self.staging, self.replace) {
+        if let (Staging::Kept { dir, .. }, true) = (&self.staging, self.replace) {
             let _ = fs::remove_dir_all(dir);
         }
         drop(self.staging);
