@@ -21,7 +21,7 @@ use crate::engine::load::Loader;
 use crate::grpc::Server;
 use crate::model::Model;
 use crate::node::{Phase, Serving};
-use crate::store::{Stage, Store, StoreError};
+use crate::store::{Pulls, Stage, Store, StoreError};
 use crate::weights::Warming;
 
 /// Who the daemon itself is, in the audit.
@@ -32,6 +32,8 @@ const SELF: &str = "recurved";
 pub struct Models {
     /// Where they are.
     pub store: Arc<Store>,
+    /// Fetches more of them.
+    pub pulls: Arc<Pulls>,
     /// Takes orders to serve another one.
     pub orders: mpsc::Sender<Order>,
 }

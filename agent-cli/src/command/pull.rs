@@ -20,12 +20,14 @@ const UNWRITTEN: usize = 16;
 
 /// Arguments of `agent-cli pull`.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Every blob is hashed as it comes. A pull that broke off goes on where it was, from `.NAME.pulling` beside the
+#[command(
+    after_help = "Every blob is hashed as it comes. A pull that broke off goes on where it was, from `.NAME.pulling` beside the
 output; the bundle is in its place when all of it is there, its signatures with it.
 
 Examples:
   agent-cli pull oci://registry.local:5000/models/2b-it:1.0
-  agent-cli pull oci://registry.local:5000/models/2b-it@sha256:… --out bundles/2b-it")]
+  agent-cli pull oci://registry.local:5000/models/2b-it@sha256:… --out bundles/2b-it"
+)]
 pub(crate) struct Args {
     #[command(flatten)]
     registry: RegistryArgs,

@@ -13,12 +13,14 @@ use crate::output::{self, Format};
 
 /// Arguments of `agent-cli push`.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Only blobs that the registry lacks are sent, and the bundle keeps its digest. Its signatures go with it. A push
+#[command(
+    after_help = "Only blobs that the registry lacks are sent, and the bundle keeps its digest. Its signatures go with it. A push
 that broke off goes on with the first blob that is not there.
 
 Examples:
   agent-cli push bundles/2b-it oci://registry.local:5000/models/2b-it:1.0
-  skopeo login registry.local:5000    # writes the credentials that are used here")]
+  skopeo login registry.local:5000    # writes the credentials that are used here"
+)]
 pub(crate) struct Args {
     #[command(flatten)]
     registry: RegistryArgs,
@@ -54,7 +56,9 @@ pub(crate) async fn run(args: Args) -> Result<(), Failure> {
 fn advance(bar: &ProgressBar, step: Step) {
     match step {
         Step::Begin(bytes) => {
-            if let Ok(style) = ProgressStyle::with_template("pushing {bar:30} {bytes}/{total_bytes} {bytes_per_sec} {eta}") {
+            if let Ok(style) =
+                ProgressStyle::with_template("pushing {bar:30} {bytes}/{total_bytes} {bytes_per_sec} {eta}")
+            {
                 bar.set_style(style);
             }
             bar.set_length(bytes);

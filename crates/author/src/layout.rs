@@ -57,7 +57,8 @@ impl LayoutWriter {
 
     /// Bytes of a blob that came already: all of them where it is whole.
     pub fn received(&self, blob: &Descriptor) -> u64 {
-        let length = |path: PathBuf| path.symlink_metadata().ok().filter(fs::Metadata::is_file).map(|found| found.len());
+        let length =
+            |path: PathBuf| path.symlink_metadata().ok().filter(fs::Metadata::is_file).map(|found| found.len());
         match length(self.path(&blob.digest)) {
             Some(length) if length == blob.size => length,
             _ => length(self.partial(&blob.digest)).unwrap_or(0).min(blob.size),

@@ -71,7 +71,12 @@ impl Output {
             path: out.to_owned(),
             problem: "is being written by another process: wait for that, or give another --out",
         })?;
-        Ok(Self { out: out.to_owned(), parent: parent.to_owned(), staging: Staging::Kept { dir: staging, _lock: lock }, replace })
+        Ok(Self {
+            out: out.to_owned(),
+            parent: parent.to_owned(),
+            staging: Staging::Kept { dir: staging, _lock: lock },
+            replace,
+        })
     }
 
     /// The directory to fill.

@@ -14,7 +14,7 @@ pub struct Access {
     pub plain_http: bool,
     /// Certificates in PEM of authorities that are trusted beside the system's.
     pub authority: Option<Vec<u8>>,
-    /// How long a link that is lost is tried again.
+    /// How long a link that is lost in the middle of a blob is tried again.
     pub retry: Retry,
 }
 

@@ -8,6 +8,7 @@ use tokio::sync::mpsc;
 
 use crate::error::RegistryError;
 use crate::link::{Registry, Right};
+use crate::retry::Retry;
 
 /// A blob that streams. Its digest is for the receiver to check, who may have its beginning already.
 #[derive(Debug)]
@@ -100,7 +101,7 @@ impl Registry {
         if blob.size > limit {
             return Err(self.wrong(&format!("blob {}", blob.digest), format!("it has more than {limit} bytes")));
         }
-        self.retry().run(async || self.small_once(blob).await).await
+        Retry::BRIEF.run(|| self.small_once(blob)).await
     }
 
     async fn small_once(&self, blob: &Descriptor) -> Result<Vec<u8>, RegistryError> {

@@ -29,7 +29,9 @@ pub enum RegistryError {
         cause: String,
     },
     /// The connection broke.
-    #[error("{repository}: {what}: the connection to the registry broke: {cause}: run it again, it goes on where it was")]
+    #[error(
+        "{repository}: {what}: the connection to the registry broke: {cause}: run it again, it goes on where it was"
+    )]
     Lost {
         /// Where.
         repository: Repository,

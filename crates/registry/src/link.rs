@@ -53,8 +53,7 @@ impl Registry {
     /// # Errors
     /// The authority's certificates cannot be read, or the system has none.
     pub fn new(repository: Repository, access: Access) -> Result<Self, RegistryError> {
-        let setup =
-            |problem: String| RegistryError::Setup { registry: repository.registry().to_owned(), problem };
+        let setup = |problem: String| RegistryError::Setup { registry: repository.registry().to_owned(), problem };
         let own = access.authority.as_deref().map(Certificate::from_pem_bundle).transpose();
         let own = own.map_err(|_| setup("the file of its authority holds no certificates in PEM".to_owned()))?;
         if own.as_ref().is_some_and(Vec::is_empty) {
@@ -67,7 +66,9 @@ impl Registry {
                 builder().tls_certs_only([]).build().map_err(|error| setup(error.to_string()))?
             }
             Err(_) => {
-                return Err(setup("this system knows no authorities: install its certificates (ca-certificates)".to_owned()));
+                return Err(setup(
+                    "this system knows no authorities: install its certificates (ca-certificates)".to_owned(),
+                ));
             }
             Ok(client) => client,
         };
@@ -79,7 +80,7 @@ impl Registry {
         &self.repository
     }
 
-    /// How long a link that is lost is tried again.
+    /// How long a link that is lost in the middle of a blob is tried again.
     pub(crate) fn retry(&self) -> Retry {
         self.access.retry
     }
@@ -99,14 +100,15 @@ impl Registry {
     /// # Errors
     /// It is not there, the registry cannot be asked, or its bytes are not those of the digest.
     pub async fn manifest(&self, version: &Version) -> Result<(Digest, Vec<u8>), RegistryError> {
-        self.retry().run(async || self.manifest_once(version).await).await
+        Retry::BRIEF.run(|| self.manifest_once(version)).await
     }
 
     async fn manifest_once(&self, version: &Version) -> Result<(Digest, Vec<u8>), RegistryError> {
         let what = format!("manifest {version}");
         let url = self.url(&format!("manifests/{version}")).await?;
         let accept = format!("{MEDIA_MANIFEST}, {MEDIA_INDEX}");
-        let response = self.send(Right::Pull, &what, &url, || self.client.get(url.clone()).header(ACCEPT, &accept)).await?;
+        let response =
+            self.send(Right::Pull, &what, &url, || self.client.get(url.clone()).header(ACCEPT, &accept)).await?;
         let response = self.expect(&what, response, &[StatusCode::OK]).await?;
         let told = response.headers().get(CONTENT_DIGEST).and_then(|told| told.to_str().ok()?.parse::<Digest>().ok());
         let bytes = self.whole(&what, response, Manifest::MOST_BYTES).await?;
@@ -175,17 +177,23 @@ impl Registry {
         url: &Url,
         make: impl Fn() -> RequestBuilder,
     ) -> Result<Response, RegistryError> {
-        let send = async || match tokio::time::timeout(SILENCE, self.signed(url, make()).send()).await {
-            Ok(Ok(response)) => Ok(response),
-            Ok(Err(error)) => Err(self.failed(what, error)),
-            Err(_) => Err(self.silent(what)),
-        };
-        let response = send().await?;
+        let response = self.once(what, self.signed(url, make())).await?;
         if response.status() != StatusCode::UNAUTHORIZED || !self.is_own(url) {
             return Ok(response);
         }
         let challenges = challenges(response.headers());
-        if self.authorize(right, what, &challenges).await? { send().await } else { Ok(response) }
+        if self.authorize(right, what, &challenges).await? {
+            self.once(what, self.signed(url, make())).await
+        } else {
+            Ok(response)
+        }
+    }
+
+    async fn once(&self, what: &str, request: RequestBuilder) -> Result<Response, RegistryError> {
+        match tokio::time::timeout(SILENCE, request.send()).await {
+            Ok(response) => response.map_err(|error| self.failed(what, error)),
+            Err(_) => Err(self.silent(what)),
+        }
     }
 
     /// The request with what the registry accepted before; nobody else is shown that.
@@ -251,10 +259,7 @@ impl Registry {
         if let Some(own) = &self.access.credentials {
             request = request.basic_auth(&own.username, Some(&own.password));
         }
-        let response = match tokio::time::timeout(SILENCE, request.send()).await {
-            Ok(response) => response.map_err(|error| self.failed(what, error))?,
-            Err(_) => return Err(self.silent(what)),
-        };
+        let response = self.once(what, request).await?;
         let response = self.expect(what, response, &[StatusCode::OK]).await?;
         let body = self.whole(what, response, TOKEN).await?;
         let token = serde_json::from_slice::<Token>(&body);

@@ -19,6 +19,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use crate::error::RegistryError;
 use crate::link::{Registry, Right};
 use crate::reference::Version;
+use crate::retry::Retry;
 
 /// Bytes that are read from the disk at once,
 const PIECE: usize = 256 << 10;
@@ -84,7 +85,8 @@ impl Registry {
         for descriptor in bundle.referrers() {
             referrers.push((descriptor, bundle.referrer(descriptor)?));
         }
-        let beside = referrers.iter().flat_map(|(_, referrer)| std::iter::once(&referrer.config).chain(&referrer.layers));
+        let beside =
+            referrers.iter().flat_map(|(_, referrer)| std::iter::once(&referrer.config).chain(&referrer.layers));
         let mut seen = BTreeSet::new();
         let all: Vec<Source> = std::iter::once(&manifest.config)
             .chain(&manifest.layers)
@@ -104,7 +106,7 @@ impl Registry {
         let (bytes, sent) = (sum(&mut all.iter()), sum(&mut missing.iter().copied()));
         tell(Step::Begin(sent));
         for source in &missing {
-            self.retry().run(async || self.upload(source, &tell).await).await?;
+            self.retry().run(|| self.upload(source, &tell)).await?;
         }
         let digest = *bundle.digest();
         self.put_manifest(&Version::Tag(tag.to_owned()), bundle.manifest_bytes()?, MEDIA_MANIFEST, digest).await?;
@@ -118,8 +120,8 @@ impl Registry {
 
     /// Whether the registry has a blob.
     async fn has(&self, digest: &Digest) -> Result<bool, RegistryError> {
-        self.retry()
-            .run(async || {
+        Retry::BRIEF
+            .run(|| async {
                 let what = format!("blob {digest}");
                 let url = self.url(&format!("blobs/{digest}")).await?;
                 let response = self.send(Right::Push, &what, &url, || self.client().head(url.clone())).await?;
@@ -201,8 +203,8 @@ impl Registry {
     ) -> Result<Response, RegistryError> {
         let what = format!("manifest {version}");
         let bytes = Bytes::from(bytes);
-        self.retry()
-            .run(async || {
+        Retry::BRIEF
+            .run(|| async {
                 let url = self.url(&format!("manifests/{version}")).await?;
                 let put = || self.client().put(url.clone()).header(CONTENT_TYPE, media_type).body(bytes.clone());
                 let response = self.send(Right::Push, &what, &url, put).await?;

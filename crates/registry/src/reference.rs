@@ -144,7 +144,8 @@ fn check_name(name: &str) -> Result<(), &'static str> {
         let bytes = part.as_bytes();
         let ends = bytes.first().is_some_and(|&b| alphanumeric(b)) && bytes.last().is_some_and(|&b| alphanumeric(b));
         let mut between = part.split(|c: char| c.is_ascii_lowercase() || c.is_ascii_digit());
-        ends && between.all(|separator| matches!(separator, "" | "." | "_" | "__") || separator.bytes().all(|b| b == b'-'))
+        ends && between
+            .all(|separator| matches!(separator, "" | "." | "_" | "__") || separator.bytes().all(|b| b == b'-'))
     };
     if name.len() <= LONGEST_REPOSITORY && name.split('/').all(part) { Ok(()) } else { Err(ALLOWED) }
 }

@@ -8,6 +8,7 @@ use reqwest::header::ACCEPT;
 use crate::error::RegistryError;
 use crate::link::{Registry, Right};
 use crate::reference::Version;
+use crate::retry::Retry;
 
 /// Most bytes of a list of referrers, of a referrer, and of each of its files.
 const DOCUMENT: u64 = 16 << 20;
@@ -43,7 +44,8 @@ impl Registry {
         descriptor: &Descriptor,
     ) -> Result<(Referrer, Vec<u8>), RegistryError> {
         let (_, bytes) = self.manifest(&Version::Digest(descriptor.digest)).await?;
-        let referrer = Referrer::parse(&bytes, subject).map_err(|source| self.not_a_bundle(&descriptor.digest, source))?;
+        let referrer =
+            Referrer::parse(&bytes, subject).map_err(|source| self.not_a_bundle(&descriptor.digest, source))?;
         Ok((referrer, bytes))
     }
 
@@ -59,8 +61,8 @@ impl Registry {
     async fn list(&self, subject: &Digest) -> Result<Option<Index>, RegistryError> {
         let what = format!("referrers of {subject}");
         let url = self.url(&format!("referrers/{subject}")).await?;
-        self.retry()
-            .run(async || {
+        Retry::BRIEF
+            .run(|| async {
                 let get = || self.client().get(url.clone()).header(ACCEPT, MEDIA_INDEX);
                 let response = self.send(Right::Pull, &what, &url, get).await?;
                 let missing = [StatusCode::NOT_FOUND, StatusCode::BAD_REQUEST, StatusCode::METHOD_NOT_ALLOWED];

@@ -16,6 +16,8 @@ pub struct Retry {
 }
 
 impl Retry {
+    /// For small requests, the first ones among them: a name that is wrong is told within seconds.
+    pub const BRIEF: Self = Self { times: 3, first: Duration::from_millis(500), longest: Duration::from_secs(2) };
     /// For a person who waits: about half a minute.
     pub const PATIENT: Self = Self { times: 6, first: Duration::from_millis(500), longest: Duration::from_secs(10) };
     /// For a device on a bad link: about twenty minutes.
@@ -28,9 +30,9 @@ impl Retry {
     }
 
     /// Tries until it works, or fails in a way that does not pass, or too often.
-    pub(crate) async fn run<T>(
+    pub(crate) async fn run<T, F: Future<Output = Result<T, RegistryError>>>(
         &self,
-        mut attempt: impl AsyncFnMut() -> Result<T, RegistryError>,
+        mut attempt: impl FnMut() -> F,
     ) -> Result<T, RegistryError> {
         let mut failures = 0;
         loop {

@@ -27,6 +27,8 @@ pub struct Settings {
     pub grace: Duration,
     /// `probation.*`
     pub probation: Probation,
+    /// `registry.*`
+    pub registry: RegistrySettings,
     /// `log.*`
     pub log: LogSettings,
 }
@@ -85,6 +87,17 @@ pub struct Probation {
     pub time: Duration,
     /// `probation.starts`
     pub starts: u32,
+}
+
+/// How registries are reached.
+#[derive(Debug, Clone, Default)]
+pub struct RegistrySettings {
+    /// `registry.auth_file`
+    pub auth_file: Option<PathBuf>,
+    /// `registry.plain_http`
+    pub plain_http: Vec<String>,
+    /// `registry.ca`
+    pub ca: Option<PathBuf>,
 }
 
 /// What is logged, and how.
@@ -158,6 +171,11 @@ impl Settings {
             probation: Probation {
                 time: Duration::from_secs(reader.integer("probation.seconds").unwrap_or_default()),
                 starts: reader.integer("probation.starts").and_then(|n| u32::try_from(n).ok()).unwrap_or_default(),
+            },
+            registry: RegistrySettings {
+                auth_file: reader.path("registry.auth_file"),
+                plain_http: reader.registries("registry.plain_http"),
+                ca: reader.path("registry.ca"),
             },
             log: LogSettings {
                 level: reader.log_filter("log.level"),

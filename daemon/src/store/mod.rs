@@ -14,6 +14,7 @@
 mod audit;
 mod disk;
 mod error;
+mod pull;
 mod receive;
 mod record;
 
@@ -27,6 +28,7 @@ use rustix::fs::{FlockOperation, flock};
 
 use audit::Audit;
 pub use error::StoreError;
+pub use pull::{PullError, PullOrder, Pulling, Pulls};
 pub use receive::{Incoming, Taken};
 use record::{Chosen, Record};
 pub use record::{Kept, Stage};
