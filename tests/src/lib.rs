@@ -13,6 +13,8 @@ pub mod client;
 pub mod daemon;
 pub mod graph;
 pub mod process;
+pub mod proxy;
 pub mod reference;
+pub mod registry;
 pub mod wire;
 pub mod world;
