@@ -37,15 +37,15 @@ fn kill(mut child: Child) {
     assert!(!wait(&mut child).success());
 }
 
-/// Every file of a folder with its bytes.
+/// Every file of a folder, by its path below it, with its bytes.
 fn content(folder: &Path) -> Vec<(String, Vec<u8>)> {
     let mut found = Vec::new();
     for entry in fs::read_dir(folder).unwrap() {
-        let entry = entry.unwrap();
-        if entry.path().is_dir() {
-            found.extend(content(&entry.path()));
+        let (at, name) = entry.map(|entry| (entry.path(), entry.file_name().into_string().unwrap())).unwrap();
+        if at.is_dir() {
+            found.extend(content(&at).into_iter().map(|(below, bytes)| (format!("{name}/{below}"), bytes)));
         } else {
-            found.push((path(&entry.path().strip_prefix(folder).unwrap()).to_owned(), fs::read(entry.path()).unwrap()));
+            found.push((name, fs::read(at).unwrap()));
         }
     }
     found.sort();
