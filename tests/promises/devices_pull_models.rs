@@ -166,6 +166,40 @@ async fn a_pull_outlives_who_asked_for_it_and_lost_links_and_is_joined_by_others
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_daemon_stops_in_order_in_the_middle_of_a_pull() {
+    if !registry::installed() {
+        return;
+    }
+    let (registry, state) = (Registry::start(), tempfile::tempdir().unwrap());
+    let proxy = Proxy::start(&registry.address);
+    let bundle = world::tiny("f32");
+    push(&registry, &bundle);
+    let cut = shard(&bundle).digest.hex();
+    let daemon = Setup::managed(state.path()).start();
+    proxy.set(Rule::Hold { what: cut.clone(), after: 20_000 });
+    let mut stream = soon(client(&daemon).await.pull(request(&proxy.address, &bundle))).await.unwrap().into_inner();
+    proxy.wait_until_held();
+    let partial = state.path().join("incoming").join(&cut);
+    until(|| fs::metadata(&partial).is_ok_and(|found| found.len() == 20_000));
+    daemon.terminate();
+    let ended = loop {
+        match soon(stream.message()).await {
+            Ok(message) => assert!(message.is_some(), "the stream does not end as if the model were there"),
+            Err(status) => break status,
+        }
+    };
+    assert_eq!(told(&ended).1, reason::SHUTTING_DOWN);
+    assert!(daemon.ended().success());
+    proxy.set(Rule::Pass);
+    proxy.take_requests();
+    let daemon = Setup::managed(state.path()).start();
+    pull(&daemon, request(&proxy.address, &bundle)).await.unwrap();
+    assert!(fetched(&proxy).contains(&(cut, Some(20_000))));
+    activate(&daemon, &bundle).await;
+    assert!(daemon.stop().success());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_a_registry_does_wrong_is_told_by_its_reason_and_not_kept() {
     if !registry::installed() {
         return;
