@@ -11,8 +11,8 @@ use recurve_bundle::{
 };
 use recurve_registry::{Access, Reference, Registry as Client, Retry};
 use recurve_tests::authority::Authority;
+use recurve_tests::bad_link::{Proxy, Rule};
 use recurve_tests::process::{Ended, agent_cli, run, until, wait};
-use recurve_tests::proxy::{Proxy, Rule};
 use recurve_tests::registry::{self, Registry};
 use recurve_tests::world::{self, path};
 

@@ -9,11 +9,11 @@
 )]
 
 pub mod authority;
+pub mod bad_link;
 pub mod client;
 pub mod daemon;
 pub mod graph;
 pub mod process;
-pub mod proxy;
 pub mod reference;
 pub mod registry;
 pub mod wire;
