@@ -4,7 +4,7 @@
 #
 #   tests/run.sh
 #
-# Needs Rust, a C compiler and Python's pip. What else it needs (skopeo, cargo-deny, Python's venv, a compiler and an
+# Needs Rust, a C compiler and Python's pip. What else it needs (skopeo, docker-registry, cargo-deny, Python's venv, a compiler and an
 # emulator for arm64) it installs as root or with CI=true; otherwise it leaves that check out and names the command that
 # installs it.
 #
@@ -152,7 +152,9 @@ if python_client; then
 else
     leave_out "the test of a Python client" "apt-get install python3-venv, with a network for pip"
 fi
-have skopeo apt_install skopeo || leave_out "the test of skopeo" "apt-get install skopeo"
+have skopeo apt_install skopeo || leave_out "the tests of skopeo" "apt-get install skopeo"
+have docker-registry apt_install docker-registry ||
+    leave_out "the tests of registries" "apt-get install docker-registry"
 check "Tests" cargo_tests
 if have_arm64; then
     check "Kernels on arm64" arm64_kernels

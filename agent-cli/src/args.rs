@@ -6,6 +6,7 @@ use std::time::Duration;
 use clap::{Parser, Subcommand};
 use recurve_proto::v1::generate_request::Prompt;
 use recurve_proto::v1::{GenerateRequest, Priority, Sampling};
+use recurve_registry::{Access, AuthFile, Credentials, Repository, Retry};
 
 use crate::command;
 use crate::exit::{self, Failure};
@@ -38,6 +39,10 @@ pub(crate) enum Command {
     Export(command::export::Args),
     /// Show what is in a bundle, verify it, or compare two
     Bundle(command::bundle::Args),
+    /// Push a bundle to an OCI registry
+    Push(command::push::Args),
+    /// Pull a bundle from an OCI registry
+    Pull(command::pull::Args),
     /// Send a bundle to a daemon, have it tested there, and serve it
     Deploy(command::deploy::Args),
     /// List the models of a daemon, go back to the one before, or remove one
@@ -99,6 +104,67 @@ impl On {
             None => Ok(None),
         }
     }
+}
+
+/// How a registry is reached, and as whom.
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct RegistryArgs {
+    /// Speak plain HTTP, without encryption. A registry on loopback needs no such word
+    #[arg(long)]
+    plain_http: bool,
+    /// Certificates in PEM of an authority that is trusted beside the system's
+    #[arg(long, value_name = "FILE")]
+    registry_ca: Option<PathBuf>,
+    /// Where the credentials are. Default: those that podman, skopeo and docker keep for this user
+    #[arg(long, value_name = "FILE", env = "REGISTRY_AUTH_FILE", hide_env_values = true)]
+    auth_file: Option<PathBuf>,
+}
+
+impl RegistryArgs {
+    /// The way to a repository.
+    pub(crate) fn access(&self, repository: &Repository) -> Result<Access, Failure> {
+        let authority = self.registry_ca.as_ref().map(|path| {
+            std::fs::read(path).map_err(|error| Failure::Usage(format!("cannot read {}: {error}", path.display())))
+        });
+        Ok(Access {
+            credentials: self.credentials(repository)?,
+            plain_http: self.plain_http,
+            authority: authority.transpose()?,
+            retry: Retry::PATIENT,
+        })
+    }
+
+    /// The first credentials that fit: of the file that was named, or of the user's own in their usual order.
+    pub(crate) fn credentials(&self, repository: &Repository) -> Result<Option<Credentials>, Failure> {
+        let files = match &self.auth_file {
+            Some(path) => vec![path.clone()],
+            None => usual_auth_files().into_iter().filter(|path| path.exists()).collect(),
+        };
+        for path in files {
+            let file = AuthFile::read(&path).map_err(|error| Failure::Usage(error.to_string()))?;
+            if let Some(found) = file.find(repository) {
+                return Ok(Some(found.clone()));
+            }
+        }
+        Ok(None)
+    }
+}
+
+/// Where podman, skopeo and docker keep credentials, in the order in which podman looks (containers-auth.json(5)).
+#[expect(clippy::disallowed_methods, reason = "this is the one file that reads the environment")]
+fn usual_auth_files() -> Vec<PathBuf> {
+    let dir = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    let home = dir("HOME");
+    let config = dir("XDG_CONFIG_HOME").or_else(|| Some(home.as_ref()?.join(".config")));
+    let docker = dir("DOCKER_CONFIG").or_else(|| Some(home.as_ref()?.join(".docker")));
+    [
+        dir("XDG_RUNTIME_DIR").map(|dir| dir.join("containers/auth.json")),
+        config.map(|dir| dir.join("containers/auth.json")),
+        docker.map(|dir| dir.join("config.json")),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
 }
 
 const SAMPLING: &str = "Sampling (each is the bundle's own where it is not given)";

@@ -3,6 +3,10 @@
 use std::io::Write as _;
 use std::process::ExitCode;
 
+use recurve_author::PackError;
+use recurve_bundle::BundleError;
+use recurve_registry::RegistryError;
+
 /// Why a command did not do what was asked. The text says what happened and what to do about it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Failure {
@@ -10,7 +14,7 @@ pub(crate) enum Failure {
     Failed(String),
     /// The command line asks for something that cannot be.
     Usage(String),
-    /// Nothing that speaks our protocol answers at the address.
+    /// Nothing that speaks our protocol, or a registry's, answers at the address.
     Unreachable(String),
     /// The answer began and did not end: what was printed is only its beginning.
     Incomplete(String),
@@ -29,9 +33,9 @@ pub(crate) enum Failure {
 /// Every exit code and what it means, in the words of `--help` and of `docs/exit-codes.md`.
 pub(crate) const CODES: [(u8, &str); 9] = [
     (0, "done"),
-    (1, "the daemon refused the request or failed at it, or this machine did"),
+    (1, "the daemon or the registry refused the request or failed at it, or this machine did"),
     (2, "the command line is wrong"),
-    (3, "the daemon cannot be reached"),
+    (3, "the daemon or the registry cannot be reached"),
     (4, "the answer broke off: what was printed is incomplete"),
     (5, "the time given with --timeout was over"),
     (6, "the daemon is busy: try again later"),
@@ -76,6 +80,40 @@ impl Failure {
             let _ = writeln!(std::io::stderr(), "agent-cli: {}", crate::output::printable(message));
         }
         ExitCode::from(self.code())
+    }
+}
+
+impl From<RegistryError> for Failure {
+    fn from(error: RegistryError) -> Self {
+        let text = error.to_string();
+        match error {
+            RegistryError::Unreachable { .. } => Self::Unreachable(text),
+            RegistryError::Lost { .. } => Self::Incomplete(text),
+            RegistryError::WrongBytes { .. } | RegistryError::NotABundle { .. } => Self::Damaged(text),
+            RegistryError::Bundle(error) => Self::from(*error),
+            RegistryError::AuthFile { .. } | RegistryError::Setup { .. } => Self::Usage(text),
+            _ => Self::Failed(text),
+        }
+    }
+}
+
+impl From<BundleError> for Failure {
+    fn from(error: BundleError) -> Self {
+        match error {
+            BundleError::Missing { .. } | BundleError::Io { .. } => Self::Failed(error.to_string()),
+            _ => Self::Damaged(error.to_string()),
+        }
+    }
+}
+
+impl From<PackError> for Failure {
+    fn from(error: PackError) -> Self {
+        let text = error.to_string();
+        match error {
+            PackError::Exists { .. } | PackError::NotABundle { .. } | PackError::Output { .. } => Self::Usage(text),
+            PackError::WrongBytes { .. } | PackError::WrongSize { .. } => Self::Damaged(text),
+            _ => Self::Failed(text),
+        }
     }
 }
 

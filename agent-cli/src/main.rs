@@ -36,6 +36,8 @@ fn run(command: Command) -> Result<(), Failure> {
         Command::Bench(args) => online(or_interrupted(command::bench::run(args))),
         Command::Export(args) => online(command::export::run(args)),
         Command::Deploy(args) => online(or_interrupted(command::deploy::run(args))),
+        Command::Push(args) => online(or_interrupted(command::push::run(args))),
+        Command::Pull(args) => online(or_interrupted(command::pull::run(args))),
         Command::Models(args) => online(or_interrupted(command::models::run(args))),
         Command::Bundle(args) => command::bundle::run(args),
         Command::Completions(args) => command::completions::run(args),

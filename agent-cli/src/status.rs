@@ -107,6 +107,9 @@ fn said(status: &Status, details: &ErrorDetails) -> String {
 fn advice(reason: &str) -> Option<&'static str> {
     match reason {
         reason::NO_CHAT_TEMPLATE => Some("`agent-cli generate --raw` sends the prompt as it is"),
+        reason::REGISTRY_REFUSED => {
+            Some("a device shows a registry what is in its `registry.auth_file`, or yours with `--lend-credentials`")
+        }
         reason::NO_TOKENIZER => Some("`agent-cli generate --tokens 2,17,…` sends token ids"),
         _ => None,
     }

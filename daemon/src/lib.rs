@@ -34,7 +34,7 @@ use crate::engine::EngineError;
 use crate::grpc::{Listener, Server, Tls, TlsError};
 use crate::model::ModelError;
 use crate::node::{Node, Phase};
-use crate::store::{Store, StoreError};
+use crate::store::{Pulls, Store, StoreError};
 
 /// Time for clients to take the end of their answers, after the engine's grace period.
 const LAST_ANSWERS: Duration = Duration::from_secs(2);
@@ -100,7 +100,10 @@ pub async fn run(
     let settings = Arc::new(settings);
     let store = open_store(&settings).await?;
     let (orders, mut inbox) = mpsc::channel(ORDERS);
-    let models = store.clone().map(|store| Models { store, settings: Arc::clone(&settings), orders });
+    let models = store.clone().map(|store| {
+        let pulls = Pulls::new(Arc::clone(&store), settings.registry.clone());
+        Models { store, pulls, settings: Arc::clone(&settings), orders }
+    });
     let server = Server::start(&node, listeners, &settings.limits, models, tls)
         .await
         .map_err(|error| Error::Internal(format!("the services cannot be set up: {error}")))?;

@@ -161,6 +161,13 @@ impl Node {
         self.probation.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Ends when the node begins to stop.
+    pub async fn stopping(&self) {
+        let mut phase = self.phase.subscribe();
+        // The sender is this node's own.
+        let _ = phase.wait_for(|phase| matches!(phase, Phase::Stopping)).await;
+    }
+
     /// Counts a call until the token is dropped.
     pub fn call(&self) -> TaskTrackerToken {
         self.calls.token()

@@ -51,5 +51,18 @@ pub const WRONG_OFFSET: &str = "WRONG_OFFSET";
 pub const UPLOAD_INTERRUPTED: &str = "UPLOAD_INTERRUPTED";
 /// The node's memory has no room for it. FAILED_PRECONDITION.
 pub const NO_MEMORY: &str = "NO_MEMORY";
+/// The registry does not answer, or the link to it stays lost; what came is kept. UNAVAILABLE.
+pub const REGISTRY_UNREACHABLE: &str = "REGISTRY_UNREACHABLE";
+/// The registry wants credentials, does not accept those that it was given, or shows a certificate that is not accepted.
+/// FAILED_PRECONDITION.
+pub const REGISTRY_REFUSED: &str = "REGISTRY_REFUSED";
+/// The registry has no such model, or not all of it. NOT_FOUND.
+pub const REGISTRY_NOT_FOUND: &str = "REGISTRY_NOT_FOUND";
+/// The registry gives other bytes than the digest says; nothing of them is kept. DATA_LOSS.
+pub const REGISTRY_WRONG_BYTES: &str = "REGISTRY_WRONG_BYTES";
+/// The node's settings for registries cannot be used. FAILED_PRECONDITION.
+pub const REGISTRY_SETTINGS: &str = "REGISTRY_SETTINGS";
+/// As many pulls as may already run or wait at the node. RESOURCE_EXHAUSTED.
+pub const PULLS_FULL: &str = "PULLS_FULL";
 /// The node's disk has no room for it. FAILED_PRECONDITION.
 pub const NO_ROOM: &str = "NO_ROOM";

@@ -118,6 +118,12 @@ fn only_the_runtime_names_ort() {
 }
 
 #[test]
+fn only_the_registry_names_reqwest() {
+    let outside = sources_where(|path| !path.starts_with("crates/registry/"));
+    nobody_names(&["reqwest"], &outside, "reqwest is named outside crates/registry");
+}
+
+#[test]
 fn only_the_configuration_reads_the_environment() {
     let allowed = |path: &str| path.starts_with("daemon/src/config/") || path == "agent-cli/src/args.rs";
     let words = ["env::var", "env::var_os", "env::vars", "env::vars_os", "env = \""];
@@ -126,7 +132,7 @@ fn only_the_configuration_reads_the_environment() {
 
 #[test]
 fn crates_depend_downwards_only() {
-    let allowed: [(&str, &[&str]); 9] = [
+    let allowed: [(&str, &[&str]); 10] = [
         ("proto", &[]),
         ("crates/onnx", &[]),
         ("crates/kernels", &[]),
@@ -134,8 +140,9 @@ fn crates_depend_downwards_only() {
         ("crates/runtime", &["recurve-kernels", "recurve-onnx"]),
         ("crates/bundle", &[]),
         ("crates/author", &["recurve-bundle", "recurve-model"]),
-        ("daemon", &["recurve-bundle", "recurve-proto", "recurve-runtime"]),
-        ("agent-cli", &["recurve-author", "recurve-bundle", "recurve-proto"]),
+        ("crates/registry", &["recurve-bundle"]),
+        ("daemon", &["recurve-bundle", "recurve-proto", "recurve-registry", "recurve-runtime"]),
+        ("agent-cli", &["recurve-author", "recurve-bundle", "recurve-proto", "recurve-registry"]),
     ];
     for (folder, expected) in allowed {
         assert_eq!(own_dependencies(folder), expected, "{folder}/Cargo.toml");

@@ -184,6 +184,11 @@ impl Daemon {
         lines.0.iter().map(fields).filter(|fields| fields["message"] == message).cloned().collect()
     }
 
+    /// Whether any line so far holds this.
+    pub fn has_logged(&self, part: &str) -> bool {
+        self.log.lines.lock().expect("the log").0.iter().any(|entry| entry.to_string().contains(part))
+    }
+
     fn wait_until(&self, what: &str, is: impl Fn(&Value) -> bool) -> Value {
         self.look_for(is).unwrap_or_else(|| {
             let lines = self.log.lines.lock().expect("the log").0.clone();

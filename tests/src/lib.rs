@@ -10,6 +10,7 @@
 
 pub mod altered;
 pub mod authority;
+pub mod bad_link;
 pub mod client;
 pub mod daemon;
 pub mod graph;
@@ -17,6 +18,7 @@ pub mod managed;
 pub mod page;
 pub mod process;
 pub mod reference;
+pub mod registry;
 pub mod shim;
 pub mod wire;
 pub mod world;

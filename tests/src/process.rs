@@ -90,6 +90,15 @@ pub fn run(command: &mut Command) -> Ended {
     }
 }
 
+/// Waits until something is so.
+pub fn until(is_so: impl Fn() -> bool) {
+    let begun = Instant::now();
+    while !is_so() {
+        assert!(begun.elapsed() < LIMIT, "it does not become so");
+        sleep(PAUSE);
+    }
+}
+
 /// Waits until a process ends.
 pub fn wait(child: &mut Child) -> ExitStatus {
     let begun = Instant::now();

@@ -9,7 +9,7 @@ use recurve_proto::v1::activate_response::Event;
 use recurve_proto::v1::models_client::ModelsClient;
 use recurve_proto::v1::upload_request::Part;
 use recurve_proto::v1::{
-    ActivateRequest, ActivateResponse, ListModelsRequest, Model, ModelActive, PlanRequest, PlanResponse,
+    ActivateRequest, ActivateResponse, ListModelsRequest, Model, ModelActive, PlanRequest, PlanResponse, PullRequest,
     RemoveModelRequest, RollbackRequest, UploadHeader, UploadRequest,
 };
 use tokio::sync::mpsc;
@@ -82,6 +82,22 @@ impl Operator {
         // A file that cannot be read is the reason for what the daemon then says.
         read?;
         self.answered(response).map(drop)
+    }
+
+    /// Has the daemon fetch a model from a registry; `each` is told how many bytes of how many are there.
+    pub(crate) async fn pull(
+        &mut self,
+        request: PullRequest,
+        mut each: impl FnMut(u64, u64) -> Result<(), Failure>,
+    ) -> Result<(), Failure> {
+        let response = self.models.pull(request).await;
+        let mut stream = self.answered(response)?;
+        while let Some(progress) =
+            stream.message().await.map_err(|status| status::calling(&self.target, &status, Stage::Answering))?
+        {
+            each(progress.received, progress.bytes)?;
+        }
+        Ok(())
     }
 
     /// Has a model served; `each` is told how far it is.

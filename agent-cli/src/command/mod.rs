@@ -9,5 +9,7 @@ pub(crate) mod detokenize;
 pub(crate) mod export;
 pub(crate) mod generate;
 pub(crate) mod models;
+pub(crate) mod pull;
+pub(crate) mod push;
 pub(crate) mod score;
 pub(crate) mod tokenize;

@@ -1,5 +1,7 @@
 //! `agent-cli models`: the models that a daemon keeps.
 
+mod pull;
+
 use comfy_table::{CellAlignment, Table, presets};
 use recurve_proto::v1::activate_response::Event;
 use recurve_proto::v1::{Model, ModelStage};
@@ -15,6 +17,7 @@ use crate::output::{self, Format};
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   agent-cli models
+  agent-cli models pull oci://registry.local:5000/models/2b-it:1.0
   agent-cli models rollback
   agent-cli models remove sha256:8e0bf7e4")]
 pub(crate) struct Args {
@@ -31,6 +34,8 @@ pub(crate) struct Args {
 enum Action {
     /// List them; the same as no action
     List,
+    /// Have the daemon fetch a model from an OCI registry, to be served later
+    Pull(pull::Args),
     /// Serve the model that was active before
     Rollback,
     /// Remove one that is neither active nor the one to go back to
@@ -46,6 +51,7 @@ pub(crate) async fn run(args: Args) -> Result<(), Failure> {
     let mut operator = Operator::connect(&args.on).await?;
     match args.action {
         None | Some(Action::List) => list(&mut operator, args.format).await,
+        Some(Action::Pull(given)) => pull::run(&mut operator, &given, args.format).await,
         Some(Action::Rollback) => rollback(&mut operator, args.format).await,
         Some(Action::Remove { bundle }) => remove(&mut operator, &bundle, args.format).await,
     }

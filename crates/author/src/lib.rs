@@ -7,6 +7,7 @@ mod error;
 mod export;
 mod generation;
 mod json;
+mod layout;
 mod name;
 mod pack;
 mod place;
@@ -15,6 +16,7 @@ mod watch;
 
 pub use error::ExportError;
 pub use export::{DEFAULT_BLOCK_SIZE, DEFAULT_MAX_CHUNK, ExportRequest, Exported, Source, export};
+pub use layout::{IncomingBlob, LayoutWriter};
 pub use pack::{BundleWriter, PackError, Packed};
 pub use recurve_model::{ExportOptions, ShardError, TensorReport, WeightFormat};
 pub use watch::{Observer, Phase};

@@ -7,16 +7,16 @@ use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 
 use recurve_bundle::{
-    ANNOTATION_FILEPATH, ANNOTATION_REF_NAME, ARTIFACT_TYPE, Descriptor, Digest, Hasher, Index, LAYOUT_VERSION,
-    LayoutMarker, MEDIA_CONFIG, MEDIA_INDEX, MEDIA_MANIFEST, MEDIA_WEIGHT_CONFIG, Manifest, ModelDescriptor, ModelFs,
-    ModelInfo, ModelPack, TechnicalConfig, file, parameter_size,
+    ANNOTATION_FILEPATH, ANNOTATION_REF_NAME, ARTIFACT_TYPE, Descriptor, Digest, Hasher, MEDIA_CONFIG, MEDIA_MANIFEST,
+    MEDIA_WEIGHT_CONFIG, Manifest, ModelDescriptor, ModelFs, ModelInfo, ModelPack, TechnicalConfig, file,
+    parameter_size,
 };
 use serde::Serialize;
 
-use crate::place::{self, Output};
+use crate::place::Output;
 
 /// The tag under which `index.json` names the manifest.
-const TAG: &str = "latest";
+pub(crate) const TAG: &str = "latest";
 
 /// Why a bundle could not be written.
 #[derive(Debug, thiserror::Error)]
@@ -50,6 +50,24 @@ pub enum PackError {
         needed: u64,
         /// Bytes that are free.
         free: u64,
+    },
+    /// A blob that comes from elsewhere is not what its descriptor says.
+    #[error("blob {declared} came with other bytes ({actual}): they were thrown away: fetch it again")]
+    WrongBytes {
+        /// What was declared.
+        declared: Digest,
+        /// What came.
+        actual: Digest,
+    },
+    /// A blob that comes from elsewhere has another size than its descriptor says.
+    #[error("blob {digest} is declared with {size} bytes, and {came} came")]
+    WrongSize {
+        /// The blob.
+        digest: Digest,
+        /// Its size.
+        size: u64,
+        /// Bytes that came.
+        came: u64,
     },
     /// The operating system refused.
     #[error("{}: cannot {action}: {source}", path.display())]
@@ -106,13 +124,7 @@ impl BundleWriter {
     /// # Errors
     /// When they do not.
     pub fn reserve(&self, bytes: u64) -> Result<(), PackError> {
-        let path = self.output.staging();
-        let disk = rustix::fs::statvfs(path).map_err(|error| PackError::io("look at", path)(error.into()))?;
-        let free = disk.f_bavail.saturating_mul(disk.f_frsize);
-        if bytes <= free {
-            return Ok(());
-        }
-        Err(PackError::NoRoom { path: self.output.parent().to_owned(), needed: bytes, free })
+        self.output.reserve(bytes)
     }
 
     /// Adds a layer from memory. Layers keep the order in which they are added.
@@ -162,22 +174,12 @@ impl BundleWriter {
         };
         let root = self.document(&manifest, MEDIA_MANIFEST)?;
         let packed = Packed { digest: root.digest, bytes: self.sizes.values().sum() };
-        let index = Index {
-            schema_version: 2,
-            media_type: Some(MEDIA_INDEX.to_owned()),
-            manifests: vec![Descriptor {
-                artifact_type: Some(ARTIFACT_TYPE.to_owned()),
-                annotations: BTreeMap::from([(ANNOTATION_REF_NAME.to_owned(), TAG.to_owned())]),
-                ..root
-            }],
+        let model = Descriptor {
+            artifact_type: Some(ARTIFACT_TYPE.to_owned()),
+            annotations: BTreeMap::from([(ANNOTATION_REF_NAME.to_owned(), TAG.to_owned())]),
+            ..root
         };
-        let marker = LayoutMarker { image_layout_version: LAYOUT_VERSION.to_owned() };
-        self.top("index.json", &compact(&index, "index.json")?)?;
-        self.top("oci-layout", &compact(&marker, "oci-layout")?)?;
-        for dir in [self.blobs.as_path(), &self.output.staging().join("blobs"), self.output.staging()] {
-            place::sync_directory(dir)?;
-        }
-        self.output.commit()?;
+        self.output.finish(vec![model])?;
         Ok(packed)
     }
 
@@ -188,13 +190,6 @@ impl BundleWriter {
         let write = |out: &mut dyn Write| out.write_all(&bytes).map_err(PackError::io("write", &blobs));
         let (digest, size, ()) = self.blob(write)?;
         Ok(descriptor(media_type, digest, size))
-    }
-
-    /// Writes a file at the layout's top.
-    fn top(&self, name: &str, bytes: &[u8]) -> Result<(), PackError> {
-        let path = self.output.staging().join(name);
-        let write = |mut file: File| file.write_all(bytes).and_then(|()| file.sync_all());
-        File::create_new(&path).and_then(write).map_err(PackError::io("write", &path))
     }
 
     /// Writes and syncs a blob, which gets its name when its digest is known.
@@ -260,7 +255,7 @@ fn model_pack(info: &ModelInfo, layers: &[Descriptor]) -> ModelPack {
     }
 }
 
-fn compact(document: &impl Serialize, name: &str) -> Result<Vec<u8>, PackError> {
+pub(crate) fn compact(document: &impl Serialize, name: &str) -> Result<Vec<u8>, PackError> {
     serde_json::to_vec(document).map_err(|error| PackError::io("write", Path::new(name))(error.into()))
 }
 

@@ -2,46 +2,81 @@
 
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, File, Permissions};
-use std::io::ErrorKind;
+use std::io::{ErrorKind, Write as _};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{CWD, RenameFlags, renameat_with};
+use recurve_bundle::{Descriptor, Index, LAYOUT_VERSION, LayoutMarker, MEDIA_INDEX};
+use rustix::fs::{CWD, FlockOperation, RenameFlags, flock, renameat_with};
 use rustix::io::Errno;
 use tempfile::TempDir;
 
-use crate::pack::PackError;
+use crate::pack::{PackError, compact};
 
-/// The output's path, and the directory beside it that is filled first and removed if it never takes the output's place.
+/// Where blobs lie in a layout.
+pub(crate) const BLOBS: &str = "blobs/sha256";
+
+/// The output's path, and the directory beside it that is filled first.
 #[derive(Debug)]
 pub(crate) struct Output {
     out: PathBuf,
     parent: PathBuf,
-    staging: TempDir,
+    staging: Staging,
     replace: bool,
 }
 
-impl Output {
-    /// Checks the output's path and makes `.<name>.partial-<random>` beside it.
-    pub(crate) fn prepare(out: &Path, overwrite: bool) -> Result<Self, PackError> {
-        let refuse = |problem| PackError::Output { path: out.to_owned(), problem };
-        let name = out.file_name().ok_or_else(|| refuse("has no name of its own: give the directory to be made"))?;
-        let parent = match out.parent() {
-            Some(parent) if parent.as_os_str().is_empty() => Path::new("."),
-            Some(parent) => parent,
-            None => Path::new("/"),
-        };
-        if !parent.is_dir() {
-            return Err(refuse("the directory around it does not exist: create it first"));
+/// The directory that is filled first.
+#[derive(Debug)]
+enum Staging {
+    /// Removed if it never takes the output's place.
+    Once(TempDir),
+    /// Kept for the next attempt. Locked: nobody else fills it.
+    Kept {
+        /// Where it is.
+        dir: PathBuf,
+        _lock: File,
+    },
+}
+
+impl Staging {
+    fn path(&self) -> &Path {
+        match self {
+            Self::Once(dir) => dir.path(),
+            Self::Kept { dir, .. } => dir,
         }
-        let replace = check_existing(out, overwrite)?;
+    }
+}
+
+impl Output {
+    /// Checks the output's path and makes `.<name>.partial-<random>` beside it, which is removed if it never takes the
+    /// output's place.
+    pub(crate) fn prepare(out: &Path, overwrite: bool) -> Result<Self, PackError> {
+        let (name, parent, replace) = check(out, overwrite)?;
         let staging = tempfile::Builder::new()
             .prefix(&hidden(name, ".partial-"))
             // The bundle is for daemons that run as other users; the umask still applies.
             .permissions(Permissions::from_mode(0o777))
             .tempdir_in(parent)
             .map_err(PackError::io("write in", parent))?;
-        Ok(Self { out: out.to_owned(), parent: parent.to_owned(), staging, replace })
+        Ok(Self { out: out.to_owned(), parent: parent.to_owned(), staging: Staging::Once(staging), replace })
+    }
+
+    /// The same with `.<name>.pulling`, which stays for the next attempt until it takes the output's place.
+    pub(crate) fn resume(out: &Path, overwrite: bool) -> Result<Self, PackError> {
+        let (name, parent, replace) = check(out, overwrite)?;
+        let staging = parent.join(hidden(name, ".pulling"));
+        fs::create_dir_all(&staging).map_err(PackError::io("create", &staging))?;
+        let lock = File::open(&staging).map_err(PackError::io("open", &staging))?;
+        flock(&lock, FlockOperation::NonBlockingLockExclusive).map_err(|_| PackError::Output {
+            path: out.to_owned(),
+            problem: "is being written by another process: wait for that, or give another --out",
+        })?;
+        Ok(Self {
+            out: out.to_owned(),
+            parent: parent.to_owned(),
+            staging: Staging::Kept { dir: staging, _lock: lock },
+            replace,
+        })
     }
 
     /// The directory to fill.
@@ -49,13 +84,43 @@ impl Output {
         self.staging.path()
     }
 
-    /// The directory around it.
-    pub(crate) fn parent(&self) -> &Path {
-        &self.parent
+    /// The output's path.
+    pub(crate) fn out(&self) -> &Path {
+        &self.out
+    }
+
+    /// Makes sure that `bytes` more fit on the disk.
+    pub(crate) fn reserve(&self, bytes: u64) -> Result<(), PackError> {
+        let path = self.staging();
+        let disk = rustix::fs::statvfs(path).map_err(|error| PackError::io("look at", path)(error.into()))?;
+        let free = disk.f_bavail.saturating_mul(disk.f_frsize);
+        if bytes <= free {
+            return Ok(());
+        }
+        Err(PackError::NoRoom { path: self.parent.clone(), needed: bytes, free })
+    }
+
+    /// Writes marker and index beside the blobs, syncs, and puts the directory in the output's place.
+    pub(crate) fn finish(self, manifests: Vec<Descriptor>) -> Result<(), PackError> {
+        let index = Index { schema_version: 2, media_type: Some(MEDIA_INDEX.to_owned()), manifests };
+        let marker = LayoutMarker { image_layout_version: LAYOUT_VERSION.to_owned() };
+        self.top("index.json", &compact(&index, "index.json")?)?;
+        self.top("oci-layout", &compact(&marker, "oci-layout")?)?;
+        for dir in [self.staging().join(BLOBS), self.staging().join("blobs"), self.staging().to_owned()] {
+            sync_directory(&dir)?;
+        }
+        self.commit()
+    }
+
+    /// Writes a file at the layout's top.
+    fn top(&self, name: &str, bytes: &[u8]) -> Result<(), PackError> {
+        let path = self.staging().join(name);
+        let write = |mut file: File| file.write_all(bytes).and_then(|()| file.sync_all());
+        File::create(&path).and_then(write).map_err(PackError::io("write", &path))
     }
 
     /// Puts the filled directory in the output's place. What was there is removed after that.
-    pub(crate) fn commit(self) -> Result<(), PackError> {
+    fn commit(self) -> Result<(), PackError> {
         let failed = |errno: Errno| PackError::io("rename the finished bundle to", &self.out)(errno.into());
         let flags = if self.replace { RenameFlags::EXCHANGE } else { RenameFlags::NOREPLACE };
         match renameat_with(CWD, self.staging.path(), CWD, &self.out, flags) {
@@ -67,6 +132,9 @@ impl Output {
         }
         sync_directory(&self.parent)?;
         // After an exchange the staging path names the old bundle; otherwise it names nothing, which is as good.
+        if let (Staging::Kept { dir, .. }, true) = (&self.staging, self.replace) {
+            let _ = fs::remove_dir_all(dir);
+        }
         drop(self.staging);
         Ok(())
     }
@@ -93,6 +161,21 @@ impl Output {
             }
         })
     }
+}
+
+/// The output's name, the directory around it, and whether there is a bundle to be replaced.
+fn check(out: &Path, overwrite: bool) -> Result<(&OsStr, &Path, bool), PackError> {
+    let refuse = |problem| PackError::Output { path: out.to_owned(), problem };
+    let name = out.file_name().ok_or_else(|| refuse("has no name of its own: give the directory to be made"))?;
+    let parent = match out.parent() {
+        Some(parent) if parent.as_os_str().is_empty() => Path::new("."),
+        Some(parent) => parent,
+        None => Path::new("/"),
+    };
+    if !parent.is_dir() {
+        return Err(refuse("the directory around it does not exist: create it first"));
+    }
+    Ok((name, parent, check_existing(out, overwrite)?))
 }
 
 /// Whether there is a bundle to be replaced.
@@ -122,6 +205,6 @@ fn hidden(name: &OsStr, suffix: &str) -> OsString {
 }
 
 /// Makes names in a directory survive a power cut.
-pub(crate) fn sync_directory(path: &Path) -> Result<(), PackError> {
+fn sync_directory(path: &Path) -> Result<(), PackError> {
     File::open(path).and_then(|dir| dir.sync_all()).map_err(PackError::io("sync", path))
 }

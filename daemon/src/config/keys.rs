@@ -36,6 +36,8 @@ pub(super) enum Kind {
     Path,
     /// A list of addresses.
     Addresses,
+    /// A list of registries, perhaps empty.
+    Registries,
 }
 
 impl Kind {
@@ -50,6 +52,7 @@ impl Kind {
             }
             Self::Path => "a path".into(),
             Self::Addresses => "a list of IP:PORT, localhost:PORT or unix:/PATH".into(),
+            Self::Registries => "a list of HOST or HOST:PORT".into(),
         }
     }
 }
@@ -282,6 +285,30 @@ pub(super) const KEYS: &[Key] = &[
         flag: None,
         doc: "How often, in seconds, a model on probation has to answer a short request of the daemon's own. One that fails it \
               gives way to the model before.",
+    },
+    Key {
+        path: "registry.auth_file",
+        kind: Kind::Path,
+        default: None,
+        flag: None,
+        doc: "The file with the credentials for registries that models are pulled from: an `auth.json` as `skopeo login` and \
+              `podman login` write it. Read at each pull; a pull that brings credentials of its own needs none. Readable by \
+              the daemon's user alone.",
+    },
+    Key {
+        path: "registry.plain_http",
+        kind: Kind::Registries,
+        default: Some("[]"),
+        flag: None,
+        doc: "Registries that are asked over plain HTTP, without encryption: everyone on the way can then read credentials and \
+              models, though not alter models unseen. One on this machine needs no entry.",
+    },
+    Key {
+        path: "registry.ca",
+        kind: Kind::Path,
+        default: None,
+        flag: None,
+        doc: "Certificates in PEM of authorities that registries' certificates may come from, beside the system's.",
     },
     Key {
         path: "log.level",

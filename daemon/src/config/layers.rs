@@ -128,7 +128,7 @@ fn environment(variables: &[(String, String)]) -> Layer {
 fn from_text(key: Option<&Key>, text: &str) -> Value {
     match key.map(|key| key.kind) {
         Some(Kind::Bool | Kind::Integer { .. }) => text.trim().parse::<Value>().unwrap_or_else(|never| match never {}),
-        Some(Kind::Addresses) => {
+        Some(Kind::Addresses | Kind::Registries) => {
             text.split(',').map(str::trim).filter(|part| !part.is_empty()).map(Value::from).collect::<Vec<_>>().into()
         }
         _ => text.into(),

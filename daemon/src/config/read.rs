@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use figment::Figment;
 use figment::value::{Dict, Value};
+use recurve_registry::Repository;
 use serde_json::Value as Json;
 use tracing_subscriber::filter::{LevelFilter, Targets};
 
@@ -90,6 +91,23 @@ impl Reader {
                 addresses.push(address);
             }
             if addresses.is_empty() { Err("at least one address is needed".into()) } else { Ok(addresses) }
+        })
+        .unwrap_or_default()
+    }
+
+    /// A list of registries, perhaps empty.
+    pub(super) fn registries(&mut self, path: &str) -> Vec<String> {
+        self.take(path, |_, value| {
+            let items = value.as_array().ok_or_else(String::new)?;
+            let registry = |item: &Value| {
+                let text = item.as_str().ok_or_else(String::new)?.to_ascii_lowercase();
+                // Any repository will do.
+                match Repository::new(&text, "a") {
+                    Ok(_) => Ok(text),
+                    Err(_) => Err(format!("{text:?} is no registry")),
+                }
+            };
+            items.iter().map(registry).collect()
         })
         .unwrap_or_default()
     }

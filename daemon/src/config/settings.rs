@@ -29,6 +29,8 @@ pub struct Settings {
     pub switch: Switch,
     /// `probation.*`
     pub probation: Probation,
+    /// `registry.*`
+    pub registry: RegistrySettings,
     /// `log.*`
     pub log: LogSettings,
 }
@@ -102,6 +104,17 @@ pub struct Probation {
     pub starts: u32,
     /// `probation.probe`
     pub probe: Duration,
+}
+
+/// How registries are reached.
+#[derive(Debug, Clone, Default)]
+pub struct RegistrySettings {
+    /// `registry.auth_file`
+    pub auth_file: Option<PathBuf>,
+    /// `registry.plain_http`
+    pub plain_http: Vec<String>,
+    /// `registry.ca`
+    pub ca: Option<PathBuf>,
 }
 
 /// What is logged, and how.
@@ -182,6 +195,11 @@ impl Settings {
                 time: Duration::from_secs(reader.integer("probation.seconds").unwrap_or_default()),
                 starts: reader.integer("probation.starts").and_then(|n| u32::try_from(n).ok()).unwrap_or_default(),
                 probe: Duration::from_secs(reader.integer("probation.probe").unwrap_or(1).max(1)),
+            },
+            registry: RegistrySettings {
+                auth_file: reader.path("registry.auth_file"),
+                plain_http: reader.registries("registry.plain_http"),
+                ca: reader.path("registry.ca"),
             },
             log: LogSettings {
                 level: reader.log_filter("log.level"),

@@ -101,8 +101,18 @@ fn an_empty_section_that_does_not_exist_is_reported() {
     for section in ["engin", "engine.x"] {
         assert!(text.contains(&format!("{section} ")), "{section}: {text}");
     }
-    assert!(text.contains("the sections are tls, engine, limits, shutdown, probation, log"), "{text}");
+    assert!(text.contains("the sections are tls, engine, limits, shutdown, deploy, probation, registry, log"), "{text}");
     assert!(load_text("[engine]\n[limits]", &[], &flags()).report.ok);
+}
+
+#[test]
+fn registries_are_hosts_with_or_without_a_port() {
+    let variables = owned(&[("RECURVE_REGISTRY__PLAIN_HTTP", "Registry.local:5000, 10.0.0.1")]);
+    let settings = load_from(&flags(), None, &variables).settings.unwrap();
+    assert_eq!(settings.registry.plain_http, ["registry.local:5000", "10.0.0.1"]);
+    let wrong = load_text("[registry]\nplain_http = [\"http://registry.local\"]", &[], &flags());
+    assert!(wrong.report.text().contains("is no registry; allowed: a list of HOST"), "{}", wrong.report.text());
+    assert!(load_text("[registry]\nplain_http = \"registry.local\"", &[], &flags()).settings.is_none());
 }
 
 #[test]

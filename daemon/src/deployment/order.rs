@@ -8,13 +8,15 @@ use tokio::sync::mpsc;
 use super::memory::NoMemory;
 use crate::config::Settings;
 use crate::engine::golden::GoldenError;
-use crate::store::{Prepared, Store, StoreError};
+use crate::store::{Prepared, Pulls, Store, StoreError};
 
 /// The way to the models that a node keeps.
 #[derive(Debug, Clone)]
 pub struct Models {
     /// Where they are.
     pub store: Arc<Store>,
+    /// Fetches more of them.
+    pub pulls: Arc<Pulls>,
     /// What they run with.
     pub settings: Arc<Settings>,
     /// Takes orders to serve another one.

@@ -7,7 +7,8 @@ use futures_util::stream::{Stream, StreamExt as _, unfold};
 use recurve_bundle::Digest;
 use recurve_proto::v1::models_server::{Models as Api, ModelsServer};
 use recurve_proto::{Bytes, v1};
-use tokio::sync::mpsc;
+use recurve_registry::{Credentials, RegistryError, Repository};
+use tokio::sync::{mpsc, watch};
 use tokio::task::spawn_blocking;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 use tonic::{Request, Response, Status, Streaming};
@@ -20,7 +21,7 @@ use super::state;
 use super::status::CallError;
 use crate::deployment::{DeployError, Models, Order, Progress, Room};
 use crate::node::{Node, Phase};
-use crate::store::{Plan, Store, StoreError, Taken};
+use crate::store::{Plan, PullError, PullOrder, Pulling, Store, StoreError, Taken};
 
 /// Messages of an upload that wait for the disk.
 const UNWRITTEN: usize = 8;
@@ -119,8 +120,13 @@ impl Api for Service {
     type PullStream = Pin<Box<dyn Stream<Item = Result<v1::PullResponse, Status>> + Send>>;
     type WatchStream = Pin<Box<dyn Stream<Item = Result<v1::WatchModelsResponse, Status>> + Send>>;
 
-    async fn pull(&self, _: Request<v1::PullRequest>) -> Result<Response<Self::PullStream>, Status> {
-        Err(Status::unimplemented("Pull"))
+    async fn pull(&self, request: Request<v1::PullRequest>) -> Result<Response<Self::PullStream>, Status> {
+        let call = self.begin("Pull", &request)?;
+        let begun = pull_order(request.into_inner(), &call.who)
+            .and_then(|order| call.models.pulls.begin(order).map_err(|error| CallError::Pull(Arc::new(error))));
+        let pulling = begun.map_err(|error| error.status(call.id))?;
+        info!(method = call.method, request = %call.id, client = call.who, outcome = "begun", "operation");
+        Ok(Response::new(Box::pin(unfold(Some((call, pulling, Arc::clone(&self.node))), follow))))
     }
 
     async fn watch(&self, request: Request<v1::WatchModelsRequest>) -> Result<Response<Self::WatchStream>, Status> {
@@ -186,6 +192,38 @@ impl Api for Service {
         };
         call.ended(freed.map(|freed| v1::RemoveModelResponse { freed }))
     }
+}
+
+/// A pull's next message.
+type Follower = (Call, watch::Receiver<Pulling>, Arc<Node>);
+
+async fn follow(follower: Option<Follower>) -> Option<(Result<v1::PullResponse, Status>, Option<Follower>)> {
+    let (call, mut pulling, node) = follower?;
+    let changed = tokio::select! {
+        changed = pulling.changed() => changed.map_err(|_| CallError::PullLost),
+        () = node.stopping() => Err(CallError::Stopping),
+    };
+    let now = pulling.borrow_and_update().clone();
+    let told = match (changed, now.ended) {
+        (_, Some(Err(error))) => Err(CallError::Pull(error)),
+        (Err(error), None) => Err(error),
+        (_, ended) => Ok(ended.is_some()),
+    };
+    match told {
+        Ok(ended) => {
+            let message = v1::PullResponse { received: now.received, bytes: now.bytes };
+            Some((Ok(message), (!ended).then_some((call, pulling, node))))
+        }
+        Err(error) => Some((Err(error.status(call.id)), None)),
+    }
+}
+
+fn pull_order(request: v1::PullRequest, who: &str) -> Result<PullOrder, CallError> {
+    let repository = Repository::new(&request.registry, &request.repository)
+        .map_err(|error| CallError::Field { field: "repository", words: error.to_string() })?;
+    let (username, password) = (request.username, request.password);
+    let credentials = (!username.is_empty()).then_some(Credentials { username, password });
+    Ok(PullOrder { repository, bundle: digest("bundle", &request.bundle)?, credentials, who: who.to_owned() })
 }
 
 /// Takes a blob: the network fills a short queue, the disk empties it.
@@ -278,6 +316,28 @@ pub(super) fn describe(error: &StoreError) -> (tonic::Code, &'static str) {
         StoreError::Busy { .. } | StoreError::Incomplete { .. } => (Code::Aborted, reason::UPLOAD_INTERRUPTED),
         StoreError::NoRoom { .. } => (Code::FailedPrecondition, reason::NO_ROOM),
         StoreError::NotPrepared { .. } | StoreError::InUse { .. } => (Code::FailedPrecondition, reason::MODEL_IN_USE),
+    }
+}
+
+/// The same of a pull.
+pub(super) fn describe_pull(error: &PullError) -> (tonic::Code, &'static str) {
+    use recurve_proto::reason;
+    use tonic::Code;
+    match error {
+        PullError::Store(error) => describe(error),
+        PullError::Full => (Code::ResourceExhausted, reason::PULLS_FULL),
+        PullError::Registry(error) => match error {
+            error if error.is_transient() => (Code::Unavailable, reason::REGISTRY_UNREACHABLE),
+            RegistryError::NotFound { .. } => (Code::NotFound, reason::REGISTRY_NOT_FOUND),
+            RegistryError::WrongBytes { .. } => (Code::DataLoss, reason::REGISTRY_WRONG_BYTES),
+            RegistryError::NotABundle { .. } | RegistryError::Bundle(_) => {
+                (Code::FailedPrecondition, reason::MODEL_UNUSABLE)
+            }
+            RegistryError::AuthFile { .. } | RegistryError::Setup { .. } | RegistryError::Read { .. } => {
+                (Code::FailedPrecondition, reason::REGISTRY_SETTINGS)
+            }
+            _ => (Code::FailedPrecondition, reason::REGISTRY_REFUSED),
+        },
     }
 }
 

@@ -1,6 +1,7 @@
 //! Every error of a call as a gRPC status with details that programs can read.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use recurve_proto::reason;
@@ -13,7 +14,7 @@ use crate::admission::Refusal;
 use crate::deployment::DeployError;
 use crate::engine::job::Failure;
 use crate::request::{RequestError, Violation};
-use crate::store::StoreError;
+use crate::store::{PullError, StoreError};
 
 /// When to ask again while the bundle is loading.
 const LOADING_RETRY: Duration = Duration::from_secs(1);
@@ -61,6 +62,10 @@ pub(super) enum CallError {
     Store(StoreError),
     /// An order was not carried out.
     Deploy(DeployError),
+    /// A model was not pulled.
+    Pull(Arc<PullError>),
+    /// The pull ended without a word.
+    PullLost,
 }
 
 impl From<RequestError> for CallError {
@@ -198,6 +203,15 @@ impl CallError {
                 let (code, reason) = models::describe(error);
                 (code, reason, error.to_string())
             }
+            Self::Pull(error) => {
+                let (code, reason) = models::describe_pull(error);
+                (code, reason, error.to_string())
+            }
+            Self::PullLost => (
+                Code::Internal,
+                reason::STORE_FAILED,
+                "the pull ended without saying why; the node's log may: ask again, it goes on where it was".into(),
+            ),
             Self::Deploy(error) => {
                 let (code, reason) = models::describe_order(error);
                 (code, reason, error.to_string())
