@@ -22,6 +22,7 @@ use crate::grpc::Server;
 use crate::model::Model;
 use crate::node::{Phase, Serving};
 use crate::store::{Stage, Store, StoreError};
+use crate::trust::{Trust, TrustError};
 use crate::weights::Warming;
 
 /// Who the daemon itself is, in the audit.
@@ -32,6 +33,8 @@ const SELF: &str = "recurved";
 pub struct Models {
     /// Where they are.
     pub store: Arc<Store>,
+    /// Whose are believed.
+    pub trust: Arc<Trust>,
     /// Takes orders to serve another one.
     pub orders: mpsc::Sender<Order>,
 }
@@ -77,6 +80,9 @@ pub enum DeployError {
     /// The store refused.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// The model is not trusted.
+    #[error(transparent)]
+    Trust(#[from] TrustError),
     /// The golden test was not passed.
     #[error(transparent)]
     Golden(#[from] GoldenError),
@@ -101,6 +107,7 @@ pub(crate) struct Deployment {
     settings: Arc<Settings>,
     library: Library,
     store: Option<Arc<Store>>,
+    trust: Option<Arc<Trust>>,
     running: Option<Loaded>,
     /// Until when the model that is served is on probation.
     probation: Option<Instant>,
@@ -114,14 +121,18 @@ impl Deployment {
     /// # Errors
     /// ONNX Runtime is missing, or the configuration's bundle cannot be served. A store's model that cannot be served gives
     /// way to the one before it, or to none.
-    pub(crate) fn start(settings: Arc<Settings>, store: Option<Arc<Store>>) -> Result<Self, Error> {
+    pub(crate) fn start(
+        settings: Arc<Settings>,
+        store: Option<Arc<Store>>,
+        trust: Option<Arc<Trust>>,
+    ) -> Result<Self, Error> {
         let library = Loader::library(&settings.engine)?;
         let running = match (&settings.bundle, &store) {
             (Some(dir), _) => Some(load(&library, &settings, &Bundle::open(dir)?)?),
             (None, Some(store)) => first(&library, &settings, store)?,
             (None, None) => None,
         };
-        let mut deployment = Self { settings, library, store, running, probation: None, leaving: Vec::new() };
+        let mut deployment = Self { settings, library, store, trust, running, probation: None, leaving: Vec::new() };
         deployment.begin_probation();
         Ok(deployment)
     }
@@ -202,7 +213,14 @@ impl Deployment {
             return Ok(active(running));
         }
         let (library, settings) = (self.library.clone(), Arc::clone(&self.settings));
-        let prepared = spawn_blocking(move || prepare(&library, &settings, &store, bundle, &order)).await;
+        let trust = self.trust.clone();
+        let prepared = spawn_blocking(move || {
+            if let Some(trust) = trust {
+                trust.check(bundle, store.manifest_bytes(bundle)?, &order.who)?;
+            }
+            prepare(&library, &settings, &store, bundle, &order)
+        });
+        let prepared = prepared.await;
         let loaded = prepared.unwrap_or_else(|_| Err(DeployError::Unusable("loading it panicked".to_owned())))?;
         let active = active(&loaded);
         server.enter(Phase::Serving(loaded.serving.clone())).await;

@@ -19,11 +19,17 @@ pub(crate) struct Output {
     parent: PathBuf,
     staging: TempDir,
     replace: bool,
+    marker: &'static str,
 }
 
 impl Output {
-    /// Checks the output's path and makes `.<name>.partial-<random>` beside it.
+    /// Checks a bundle's path and makes `.<name>.partial-<random>` beside it.
     pub(crate) fn prepare(out: &Path, overwrite: bool) -> Result<Self, PackError> {
+        Self::prepare_marked(out, overwrite, "oci-layout")
+    }
+
+    /// The same for any folder that is only replaced if it has a file with this name.
+    pub(crate) fn prepare_marked(out: &Path, overwrite: bool, marker: &'static str) -> Result<Self, PackError> {
         let refuse = |problem| PackError::Output { path: out.to_owned(), problem };
         let name = out.file_name().ok_or_else(|| refuse("has no name of its own: give the directory to be made"))?;
         let parent = match out.parent() {
@@ -34,14 +40,14 @@ impl Output {
         if !parent.is_dir() {
             return Err(refuse("the directory around it does not exist: create it first"));
         }
-        let replace = check_existing(out, overwrite)?;
+        let replace = check_existing(out, overwrite, marker)?;
         let staging = tempfile::Builder::new()
             .prefix(&hidden(name, ".partial-"))
             // The bundle is for daemons that run as other users; the umask still applies.
             .permissions(Permissions::from_mode(0o777))
             .tempdir_in(parent)
             .map_err(PackError::io("write in", parent))?;
-        Ok(Self { out: out.to_owned(), parent: parent.to_owned(), staging, replace })
+        Ok(Self { out: out.to_owned(), parent: parent.to_owned(), staging, replace, marker })
     }
 
     /// The directory to fill.
@@ -56,7 +62,7 @@ impl Output {
 
     /// Puts the filled directory in the output's place. What was there is removed after that.
     pub(crate) fn commit(self) -> Result<(), PackError> {
-        let failed = |errno: Errno| PackError::io("rename the finished bundle to", &self.out)(errno.into());
+        let failed = |errno: Errno| PackError::io("rename the finished folder to", &self.out)(errno.into());
         let flags = if self.replace { RenameFlags::EXCHANGE } else { RenameFlags::NOREPLACE };
         match renameat_with(CWD, self.staging.path(), CWD, &self.out, flags) {
             Ok(()) => {}
@@ -76,7 +82,7 @@ impl Output {
     fn swap_in_steps(&self) -> Result<(), PackError> {
         let moved = |from: &Path, to: &Path| fs::rename(from, to).map_err(PackError::io("rename to", to));
         if !self.replace {
-            check_existing(&self.out, false)?;
+            check_existing(&self.out, false, self.marker)?;
             return moved(self.staging.path(), &self.out);
         }
         let name = self.out.file_name().unwrap_or(OsStr::new("bundle"));
@@ -95,8 +101,8 @@ impl Output {
     }
 }
 
-/// Whether there is a bundle to be replaced.
-fn check_existing(out: &Path, overwrite: bool) -> Result<bool, PackError> {
+/// Whether there is something to be replaced.
+fn check_existing(out: &Path, overwrite: bool, marker: &str) -> Result<bool, PackError> {
     let kind = match out.symlink_metadata() {
         Ok(metadata) => metadata.file_type(),
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(false),
@@ -106,7 +112,7 @@ fn check_existing(out: &Path, overwrite: bool) -> Result<bool, PackError> {
         return Err(PackError::Exists { path: out.to_owned() });
     }
     let empty = || fs::read_dir(out).is_ok_and(|mut entries| entries.next().is_none());
-    if kind.is_dir() && (out.join("oci-layout").is_file() || empty()) {
+    if kind.is_dir() && (out.join(marker).is_file() || empty()) {
         Ok(true)
     } else {
         Err(PackError::NotABundle { path: out.to_owned() })

@@ -17,7 +17,9 @@ pub use address::Address;
 pub use args::{Cli, Command, Flags, Format};
 pub use reference::page as reference_page;
 pub use report::{Entry, Problem, Report, Source, problems};
-pub use settings::{EngineSettings, KernelSetting, Limits, LogFormat, LogSettings, Settings, TlsSettings};
+pub use settings::{
+    EngineSettings, KernelSetting, Limits, LogFormat, LogSettings, Settings, TlsSettings, TrustSettings,
+};
 
 /// The configuration as it was found: the settings if nothing is wrong, and what there is to show.
 #[derive(Debug)]

@@ -11,6 +11,7 @@ mod peer;
 mod server;
 mod status;
 mod tls;
+mod trust;
 
 pub use listener::{ListenError, Listener};
 pub use server::Server;

@@ -288,6 +288,7 @@ pub(super) fn describe_order(error: &DeployError) -> (tonic::Code, &'static str)
     use tonic::Code;
     match error {
         DeployError::Store(error) => describe(error),
+        DeployError::Trust(error) => super::trust::describe(error),
         DeployError::Golden(_) => (Code::FailedPrecondition, reason::GOLDEN_TEST_FAILED),
         DeployError::Unusable(_) => (Code::FailedPrecondition, reason::MODEL_UNUSABLE),
     }

@@ -25,7 +25,9 @@ struct Line<'a> {
     at: String,
     who: &'a str,
     what: &'a str,
-    bundle: Digest,
+    /// Of which model; none where it is about none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    bundle: Option<Digest>,
     result: &'a str,
 }
 
@@ -43,7 +45,13 @@ impl Audit {
     }
 
     /// Adds a line.
-    pub(super) fn write(&mut self, what: &str, bundle: Digest, who: &str, result: &str) -> Result<(), StoreError> {
+    pub(super) fn write(
+        &mut self,
+        what: &str,
+        bundle: Option<Digest>,
+        who: &str,
+        result: &str,
+    ) -> Result<(), StoreError> {
         if disk::length(&self.path).is_some_and(|length| length >= MOST) {
             disk::place(&self.file, &self.path, &self.path.with_extension("1.jsonl"))?;
             self.file = disk::open_for_appending(&self.path)?;

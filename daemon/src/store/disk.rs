@@ -13,7 +13,7 @@ fn failed(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> StoreE
 }
 
 /// Makes a folder and those around it.
-pub(super) fn make_folder(path: &Path) -> Result<(), StoreError> {
+pub(crate) fn make_folder(path: &Path) -> Result<(), StoreError> {
     fs::create_dir_all(path).map_err(failed("make the folder", path))?;
     path.parent().map_or(Ok(()), sync_folder)
 }
@@ -54,7 +54,7 @@ pub(super) fn place(file: &File, from: &Path, to: &Path) -> Result<(), StoreErro
 }
 
 /// Replaces a file's content as a whole.
-pub(super) fn replace(path: &Path, bytes: &[u8]) -> Result<(), StoreError> {
+pub(crate) fn replace(path: &Path, bytes: &[u8]) -> Result<(), StoreError> {
     let new = path.with_extension("new");
     let mut file = File::create(&new).map_err(failed("make", &new))?;
     write(&mut file, bytes, &new)?;
@@ -66,6 +66,25 @@ pub(super) fn remove(path: &Path) -> Result<(), StoreError> {
     match fs::remove_file(path) {
         Err(error) if error.kind() != ErrorKind::NotFound => Err(failed("remove", path)(error)),
         _ => path.parent().map_or(Ok(()), sync_folder),
+    }
+}
+
+/// Makes an empty folder for what need not survive.
+pub(crate) fn make_scratch(path: &Path) -> Result<(), StoreError> {
+    remove_scratch(path)?;
+    fs::create_dir(path).map_err(failed("make the folder", path))
+}
+
+/// Writes a file of such a folder.
+pub(crate) fn write_scratch(path: &Path, bytes: &[u8]) -> Result<(), StoreError> {
+    fs::write(path, bytes).map_err(failed("write", path))
+}
+
+/// Removes such a folder, if it is there.
+pub(crate) fn remove_scratch(path: &Path) -> Result<(), StoreError> {
+    match fs::remove_dir_all(path) {
+        Err(error) if error.kind() != ErrorKind::NotFound => Err(failed("remove", path)(error)),
+        _ => Ok(()),
     }
 }
 
@@ -85,12 +104,12 @@ pub(super) fn remove_others(folder: &Path, named: &BTreeSet<String>) -> Result<u
 }
 
 /// A small file's content.
-pub(super) fn read(path: &Path) -> Result<Vec<u8>, StoreError> {
+pub(crate) fn read(path: &Path) -> Result<Vec<u8>, StoreError> {
     fs::read(path).map_err(failed("read", path))
 }
 
 /// A small file's content; none where it is not there.
-pub(super) fn read_if_there(path: &Path) -> Result<Option<Vec<u8>>, StoreError> {
+pub(crate) fn read_if_there(path: &Path) -> Result<Option<Vec<u8>>, StoreError> {
     match fs::read(path) {
         Ok(bytes) => Ok(Some(bytes)),
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
@@ -99,7 +118,7 @@ pub(super) fn read_if_there(path: &Path) -> Result<Option<Vec<u8>>, StoreError> 
 }
 
 /// Bytes of a regular file; none where there is no such file.
-pub(super) fn length(path: &Path) -> Option<u64> {
+pub(crate) fn length(path: &Path) -> Option<u64> {
     path.symlink_metadata().ok().filter(fs::Metadata::is_file).map(|found| found.len())
 }
 

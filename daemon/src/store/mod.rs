@@ -12,7 +12,7 @@
 //! step is one write that is synced before it counts: [`disk`] alone changes files.
 
 mod audit;
-mod disk;
+pub(crate) mod disk;
 mod error;
 mod receive;
 mod record;
@@ -199,8 +199,7 @@ impl Store {
     /// # Errors
     /// There is no such model, or it is not whole.
     pub fn bundle(&self, bundle: Digest) -> Result<Bundle, StoreError> {
-        let size = self.lock().record.models.get(&bundle).map(|kept| kept.manifest_bytes);
-        let size = size.ok_or(StoreError::Unknown { bundle })?;
+        let size = self.manifest_bytes(bundle)?;
         Ok(Bundle::open_blobs(&self.dir, bundle, size)?)
     }
 
@@ -323,7 +322,24 @@ impl Store {
     /// # Errors
     /// It cannot be written.
     pub fn note(&self, what: &str, bundle: Digest, who: &str, result: &str) -> Result<(), StoreError> {
-        self.lock().audit.write(what, bundle, who, result)
+        self.lock().audit.write(what, Some(bundle), who, result)
+    }
+
+    /// The same of what is about no model.
+    ///
+    /// # Errors
+    /// It cannot be written.
+    pub fn note_of_node(&self, what: &str, who: &str, result: &str) -> Result<(), StoreError> {
+        self.lock().audit.write(what, None, who, result)
+    }
+
+    /// Bytes of a model's manifest.
+    ///
+    /// # Errors
+    /// There is no such model.
+    pub fn manifest_bytes(&self, bundle: Digest) -> Result<u64, StoreError> {
+        let size = self.lock().record.models.get(&bundle).map(|kept| kept.manifest_bytes);
+        size.ok_or(StoreError::Unknown { bundle })
     }
 
     /// Deletes blobs, whole and partial, that no model names. Gives the bytes that were freed.
