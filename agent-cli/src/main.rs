@@ -37,6 +37,7 @@ fn run(command: Command) -> Result<(), Failure> {
         Command::Export(args) => online(command::export::run(args)),
         Command::Deploy(args) => online(or_interrupted(command::deploy::run(args))),
         Command::Models(args) => online(or_interrupted(command::models::run(args))),
+        Command::Trust(args) => online(or_interrupted(command::trust::run(args))),
         Command::Bundle(args) => command::bundle::run(args),
         Command::Completions(args) => command::completions::run(args),
     }

@@ -11,3 +11,4 @@ pub(crate) mod generate;
 pub(crate) mod models;
 pub(crate) mod score;
 pub(crate) mod tokenize;
+pub(crate) mod trust;
