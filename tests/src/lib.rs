@@ -11,6 +11,7 @@
 pub mod authority;
 pub mod client;
 pub mod daemon;
+pub mod forge;
 pub mod graph;
 pub mod process;
 pub mod reference;

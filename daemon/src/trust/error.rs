@@ -4,6 +4,7 @@ use std::error::Error as _;
 
 use chrono::{DateTime, SecondsFormat, Utc};
 use recurve_bundle::Digest;
+use tough::TransportErrorKind;
 use tough::error::Error as Tough;
 use tough::schema::RoleType;
 
@@ -32,7 +33,7 @@ pub enum TrustError {
         bundle: Digest,
     },
     /// Metadata are too old to be believed.
-    #[error("the {role} metadata{} expired: renew them with `agent-cli trust refresh`, and deploy again", since(.expired))]
+    #[error("the {role} metadata {}: renew them with `agent-cli trust refresh`, and deploy again", since(.expired))]
     Expired {
         /// Whose.
         role: RoleType,
@@ -76,6 +77,12 @@ impl TrustError {
     pub(super) fn of(error: &Tough) -> Self {
         match error {
             Tough::ExpiredMetadata { role, .. } => Self::Expired { role: *role, expired: None },
+            // Roots come one by one.
+            Tough::OlderMetadata { role: RoleType::Root, current_version, new_version, .. }
+                if new_version > current_version =>
+            {
+                Self::Mixed(format!("root version {new_version} comes after version {current_version}"))
+            }
             Tough::OlderMetadata { .. }
             | Tough::OlderSnapshotInTimestamp { .. }
             | Tough::SnapshotRoleMissing { .. }
@@ -88,30 +95,26 @@ impl TrustError {
 
     /// A file that others name is missing, longer than they say, or another one.
     fn of_file(error: &tough::TransportError) -> Self {
+        let name = error.url().rsplit('/').next().unwrap_or_default();
+        if error.kind() == TransportErrorKind::FileNotFound {
+            return Self::Mixed(format!("{name} is named by another file, and missing"));
+        }
         match error.source().and_then(|source| source.downcast_ref::<Tough>()) {
             Some(Tough::MaxSizeExceeded { max_size, specifier, .. }) => Self::TooLarge {
-                what: error.url().rsplit('/').next().unwrap_or_default().to_owned(),
-                bytes: "more bytes".to_owned(),
+                what: name.to_owned(),
+                bytes: format!("more bytes than {specifier} says"),
                 limit: *max_size,
+            },
+            Some(Tough::HashMismatch { calculated, expected, .. }) => {
+                Self::Mixed(format!("{name} has the digest {calculated}, and {expected} is named"))
             }
-            .said_by(specifier),
-            Some(mismatch @ Tough::HashMismatch { .. }) => Self::Mixed(mismatch.to_string()),
             _ => Self::Mixed(error.to_string()),
-        }
-    }
-
-    fn said_by(self, specifier: &str) -> Self {
-        match self {
-            Self::TooLarge { what, bytes, limit } => {
-                Self::TooLarge { what, bytes: format!("{bytes} than {specifier} says"), limit }
-            }
-            other => other,
         }
     }
 }
 
 fn since(expired: &Option<DateTime<Utc>>) -> String {
-    expired.as_ref().map_or_else(String::new, |at| format!(" of before {}", shown(at)))
+    expired.as_ref().map_or_else(|| "have expired".to_owned(), |at| format!("expired on {}", shown(at)))
 }
 
 fn shown(time: &DateTime<Utc>) -> String {
