@@ -270,7 +270,7 @@ fn first(library: &Library, settings: &Settings, store: &Store) -> Result<Option
         }
     };
     let Some(previous) = store.previous() else {
-        store.note("serve", active, SELF, &reason)?;
+        store.note("serve", Some(active), SELF, &reason)?;
         error!(bundle = %active, reason, "the active model cannot be served and there is none to go back to: deploy one");
         return Ok(None);
     };
@@ -281,7 +281,7 @@ fn first(library: &Library, settings: &Settings, store: &Store) -> Result<Option
             Ok(Some(loaded))
         }
         Err(error) => {
-            store.note("serve", previous, SELF, &error.to_string())?;
+            store.note("serve", Some(previous), SELF, &error.to_string())?;
             error!(bundle = %active, reason, %previous, %error, "neither the active model nor the one before can be served");
             Ok(None)
         }
@@ -304,7 +304,7 @@ fn prepare(
     let (loaded, progress) = match prepared {
         Ok(prepared) => prepared,
         Err(error) => {
-            store.note("prepare", bundle, &order.who, &error.to_string())?;
+            store.note("prepare", Some(bundle), &order.who, &error.to_string())?;
             return Err(error);
         }
     };

@@ -102,7 +102,8 @@ fn keys_of_openssl_are_taken_and_others_are_named() {
     let targets = published(dir.path()).unwrap().into_iter().find(|(name, _)| name.ends_with("targets.json")).unwrap();
     let targets: Signed<tough::schema::Targets> = serde_json::from_slice(&targets.1).unwrap();
     assert_eq!(targets.signatures.len(), 2);
-    for (name, text) in [("kind.pem", OTHER_KIND), ("encrypted.pem", ENCRYPTED), ("text.pem", "key"), ("none.pem", "")] {
+    for (name, text) in [("kind.pem", OTHER_KIND), ("encrypted.pem", ENCRYPTED), ("text.pem", "key"), ("none.pem", "")]
+    {
         let refused = add(&write(name, text)).unwrap_err().to_string();
         assert!(refused.contains(name) && refused.contains("allowed is an Ed25519 key in PEM"), "{refused}");
     }

@@ -188,7 +188,7 @@ impl Store {
                 Ok(opened)
             }
             Err(error) => {
-                self.note("verify", bundle, who, &error.to_string())?;
+                self.note("verify", Some(bundle), who, &error.to_string())?;
                 Err(error)
             }
         }
@@ -291,7 +291,7 @@ impl Store {
     pub fn go_back(&self, who: &str, reason: &str) -> Result<Digest, StoreError> {
         let (active, previous) = (self.active(), self.previous());
         let (Some(failed), Some(back)) = (active, previous) else { return Err(StoreError::NoPrevious) };
-        self.note("fail", failed, who, reason)?;
+        self.note("fail", Some(failed), who, reason)?;
         self.change("roll back", back, who, |record| {
             record.chosen = Chosen { active: Some(back), previous: None, starts: 0 };
             if let Some(kept) = record.models.get_mut(&failed) {
@@ -317,20 +317,12 @@ impl Store {
         self.collect_garbage()
     }
 
-    /// Adds to the audit what was tried and what became of it.
+    /// Adds to the audit what was tried and what became of it; `bundle`: of which model, if it is of one.
     ///
     /// # Errors
     /// It cannot be written.
-    pub fn note(&self, what: &str, bundle: Digest, who: &str, result: &str) -> Result<(), StoreError> {
-        self.lock().audit.write(what, Some(bundle), who, result)
-    }
-
-    /// The same of what is about no model.
-    ///
-    /// # Errors
-    /// It cannot be written.
-    pub fn note_of_node(&self, what: &str, who: &str, result: &str) -> Result<(), StoreError> {
-        self.lock().audit.write(what, None, who, result)
+    pub fn note(&self, what: &str, bundle: Option<Digest>, who: &str, result: &str) -> Result<(), StoreError> {
+        self.lock().audit.write(what, bundle, who, result)
     }
 
     /// Bytes of a model's manifest.
@@ -371,7 +363,7 @@ impl Store {
             changed = change(record)?;
             Ok(changed)
         })?;
-        if changed { self.note(what, bundle, who, "done") } else { Ok(()) }
+        if changed { self.note(what, Some(bundle), who, "done") } else { Ok(()) }
     }
 
     /// The same for what nobody did.

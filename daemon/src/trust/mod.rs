@@ -184,11 +184,11 @@ impl Trust {
             Err(error) => error,
         };
         if mode == Mode::Enforce {
-            self.store.note("trust", bundle, who, &error.to_string())?;
+            self.store.note("trust", Some(bundle), who, &error.to_string())?;
             return Err(error);
         }
         warn!(%bundle, by = who, reason = %error, "a model is served that is not trusted, since trust.mode is warn");
-        self.store.note("trust", bundle, who, &format!("only warned: {error}"))?;
+        self.store.note("trust", Some(bundle), who, &format!("only warned: {error}"))?;
         Ok(())
     }
 
@@ -224,7 +224,7 @@ impl Trust {
 
     fn audited<T>(&self, what: &str, who: &str, result: &Result<T, TrustError>) -> Result<(), StoreError> {
         let words = result.as_ref().err().map_or_else(|| "done".to_owned(), ToString::to_string);
-        self.store.note_of_node(what, who, &words)
+        self.store.note(what, None, who, &words)
     }
 
     fn lock(&self) -> MutexGuard<'_, Option<Trusted>> {
