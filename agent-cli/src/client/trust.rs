@@ -4,6 +4,7 @@ use std::path::Path;
 
 use recurve_author::trust::{self, Files, TrustError, Versions};
 use recurve_bundle::{Bundle, Digest};
+use recurve_proto::reason;
 use recurve_proto::v1::trust_client::TrustClient;
 use recurve_proto::v1::{
     GetTrustRequest, InstallTrustRequest, MetadataFile, TrustMode, TrustState, UpdateTrustRequest,
@@ -32,18 +33,21 @@ pub(crate) struct Delivered {
 }
 
 impl Delivered {
-    /// Why the daemon will not serve this model, if that is certain already: then nothing of it has to travel.
-    pub(crate) fn refusal(&self, bundle: &Digest) -> Option<String> {
+    /// Why the daemon will not serve this model, by the reason that it would give and in words, if that is certain already:
+    /// then nothing of it has to travel.
+    pub(crate) fn refusal(&self, bundle: &Digest) -> Option<(&'static str, String)> {
         let bundle = bundle.to_string();
         if self.state.mode() != TrustMode::Enforce || self.state.bundles.contains(&bundle) {
             return None;
         }
-        Some(if self.state.roles.is_empty() {
-            "it serves signed models only, and has no root of trust: give it one with `agent-cli trust install`"
-                .to_owned()
-        } else {
-            format!("no model {bundle} is signed for it: sign it with `agent-cli trust sign`, and deploy it again")
-        })
+        if self.state.roles.is_empty() {
+            let words =
+                "it serves signed models only, and has no root of trust: give it one with `agent-cli trust install`";
+            return Some((reason::NO_TRUST_ROOT, words.to_owned()));
+        }
+        let words =
+            format!("no model {bundle} is signed for it: sign it with `agent-cli trust sign`, and deploy it again");
+        Some((reason::NOT_SIGNED, words))
     }
 }
 
@@ -59,7 +63,8 @@ impl Truster {
         Self::over(operator.target().clone(), operator.channel())
     }
 
-    fn over(target: Target, channel: Channel) -> Self {
+    /// The same over any connection.
+    pub(crate) fn over(target: Target, channel: Channel) -> Self {
         Self { target, trust: TrustClient::new(channel) }
     }
 

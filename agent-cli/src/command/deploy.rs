@@ -60,7 +60,7 @@ pub(crate) async fn run(args: Args) -> Result<(), Failure> {
         )));
     }
     let delivered = Truster::of(&operator).deliver(signatures.as_ref()).await?;
-    if let Some(why) = delivered.refusal(bundle.digest()) {
+    if let Some((_, why)) = delivered.refusal(bundle.digest()) {
         return Err(Failure::Failed(format!("{} would refuse the model: {why}", operator.target())));
     }
     send(&mut operator, &bundle, &plan).await?;
