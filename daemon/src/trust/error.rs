@@ -15,7 +15,7 @@ use crate::store::StoreError;
 pub enum TrustError {
     /// Nobody said whom to believe.
     #[error(
-        "this node has no root of trust, and trust.mode is enforce: give it one with `agent-cli trust install --on NODE TRUST`"
+        "this node has no root of trust, so no model is signed for it: give it one with `agent-cli trust install`"
     )]
     NoRoot,
     /// There is a root.
