@@ -14,9 +14,7 @@ use crate::store::StoreError;
 #[derive(Debug, thiserror::Error)]
 pub enum TrustError {
     /// Nobody said whom to believe.
-    #[error(
-        "this node has no root of trust, so no model is signed for it: give it one with `agent-cli trust install`"
-    )]
+    #[error("this node has no root of trust, so no model is signed for it: give it one with `agent-cli trust install`")]
     NoRoot,
     /// There is a root.
     #[error(
