@@ -47,6 +47,8 @@ pub(crate) enum Command {
     Deploy(command::deploy::Args),
     /// List the models of a daemon, go back to the one before, or remove one
     Models(command::models::Args),
+    /// Sign bundles, and say whose signatures a daemon believes
+    Trust(command::trust::Args),
     /// Print a script that completes this command line in a shell
     Completions(command::completions::Args),
 }

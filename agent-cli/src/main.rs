@@ -39,6 +39,7 @@ fn run(command: Command) -> Result<(), Failure> {
         Command::Push(args) => online(or_interrupted(command::push::run(args))),
         Command::Pull(args) => online(or_interrupted(command::pull::run(args))),
         Command::Models(args) => online(or_interrupted(command::models::run(args))),
+        Command::Trust(args) => online(or_interrupted(command::trust::run(args))),
         Command::Bundle(args) => command::bundle::run(args),
         Command::Completions(args) => command::completions::run(args),
     }

@@ -15,6 +15,7 @@ pub mod store;
 pub mod system;
 pub mod template;
 pub mod tokenizer;
+pub mod trust;
 mod weights;
 
 use std::sync::Arc;
@@ -35,6 +36,7 @@ use crate::grpc::{Listener, Server, Tls, TlsError};
 use crate::model::ModelError;
 use crate::node::{Node, Phase};
 use crate::store::{Pulls, Store, StoreError};
+use crate::trust::{Trust, TrustError};
 
 /// Time for clients to take the end of their answers, after the engine's grace period.
 const LAST_ANSWERS: Duration = Duration::from_secs(2);
@@ -66,6 +68,9 @@ pub enum Error {
     /// The store refused.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// What is trusted cannot be read, or the configuration's root is none.
+    #[error(transparent)]
+    Trust(#[from] TrustError),
     /// The store cannot be opened.
     #[error("{0} (without `bundle`, --bundle DIR, the daemon keeps its models in `state_dir`, --state-dir DIR)")]
     Models(StoreError),
@@ -99,10 +104,11 @@ pub async fn run(
     let node = Node::new(settings.engine.queue);
     let settings = Arc::new(settings);
     let store = open_store(&settings).await?;
+    let trust = open_trust(&settings, store.clone()).await?;
     let (orders, mut inbox) = mpsc::channel(ORDERS);
-    let models = store.clone().map(|store| {
+    let models = store.clone().zip(trust.clone()).map(|(store, trust)| {
         let pulls = Pulls::new(Arc::clone(&store), settings.registry.clone());
-        Models { store, pulls, settings: Arc::clone(&settings), orders }
+        Models { store, pulls, trust, settings: Arc::clone(&settings), orders }
     });
     let server = Server::start(&node, listeners, &settings.limits, models, tls)
         .await
@@ -121,7 +127,7 @@ pub async fn run(
     info!(from = %folder.display(), listen = %addresses, "loading");
     let mut loading = spawn_blocking({
         let (settings, node, stopping) = (Arc::clone(&settings), Arc::clone(&node), stopping.clone());
-        move || Deployment::start(settings, node, store, stopping)
+        move || Deployment::start(settings, node, store, trust, stopping)
     });
     let started = tokio::select! {
         started = &mut loading => started,
@@ -183,6 +189,14 @@ async fn open_store(settings: &Arc<Settings>) -> Result<Option<Arc<Store>>, Erro
     let opened = spawn_blocking(move || Store::open(&dir)).await;
     let opened = opened.map_err(|_| Error::Internal("opening the store panicked".into()))?;
     Ok(Some(Arc::new(opened.map_err(Error::Models)?)))
+}
+
+/// What is trusted of these models.
+async fn open_trust(settings: &Arc<Settings>, store: Option<Arc<Store>>) -> Result<Option<Arc<Trust>>, Error> {
+    let Some(store) = store else { return Ok(None) };
+    let settings = Arc::clone(settings);
+    let opened = spawn_blocking(move || Trust::open(&settings.state_dir, &settings.trust, store)).await;
+    Ok(Some(Arc::new(opened.map_err(|_| Error::Internal("opening the trust panicked".into()))??)))
 }
 
 /// Says it until it is heard: now, and then every ten minutes while the handle lives.

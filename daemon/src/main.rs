@@ -8,6 +8,7 @@ use recurved::Error;
 use recurved::config::{self, Cli, Command, Flags, Format, Settings};
 use recurved::grpc::Listener;
 use recurved::system::{exit, logging, signals::StopSignals};
+use recurved::trust::TrustError;
 use tracing::error;
 
 fn main() -> ExitCode {
@@ -80,7 +81,8 @@ fn code(error: &Error) -> u8 {
         Error::Tls(_) => exit::CONFIG,
         Error::Engine(_) => exit::UNAVAILABLE,
         Error::Weights(_) => exit::OS,
-        Error::Store(error) | Error::Models(error) => exit::of_store(error),
+        Error::Store(error) | Error::Models(error) | Error::Trust(TrustError::Store(error)) => exit::of_store(error),
+        Error::Trust(_) => exit::CONFIG,
         Error::EngineFailed(_) | Error::Stuck(_) | Error::Internal(_) => exit::SOFTWARE,
     }
 }

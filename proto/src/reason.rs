@@ -66,3 +66,21 @@ pub const REGISTRY_SETTINGS: &str = "REGISTRY_SETTINGS";
 pub const PULLS_FULL: &str = "PULLS_FULL";
 /// The node's disk has no room for it. FAILED_PRECONDITION.
 pub const NO_ROOM: &str = "NO_ROOM";
+/// The model is not among those that the node's metadata sign. FAILED_PRECONDITION.
+pub const NOT_SIGNED: &str = "NOT_SIGNED";
+/// The node has no root of trust, and serves signed models only. FAILED_PRECONDITION.
+pub const NO_TRUST_ROOT: &str = "NO_TRUST_ROOT";
+/// The node has a root of trust already. ALREADY_EXISTS.
+pub const TRUST_INSTALLED: &str = "TRUST_INSTALLED";
+/// Metadata have expired. FAILED_PRECONDITION.
+pub const TRUST_EXPIRED: &str = "TRUST_EXPIRED";
+/// Metadata are older than what the node has. FAILED_PRECONDITION.
+pub const TRUST_ROLLED_BACK: &str = "TRUST_ROLLED_BACK";
+/// Metadata files do not belong together, or one that others name is missing. INVALID_ARGUMENT.
+pub const TRUST_MIXED: &str = "TRUST_MIXED";
+/// Metadata have more bytes, or more files, than is ever needed. INVALID_ARGUMENT.
+pub const TRUST_TOO_LARGE: &str = "TRUST_TOO_LARGE";
+/// Metadata are damaged, or not signed by enough keys of their role. INVALID_ARGUMENT.
+pub const TRUST_INVALID: &str = "TRUST_INVALID";
+/// The node's clock is behind a time that was reached before, so nobody can say what has expired. FAILED_PRECONDITION.
+pub const CLOCK_BEHIND: &str = "CLOCK_BEHIND";

@@ -20,6 +20,7 @@ pub struct Setup {
     settings: Vec<(String, String)>,
     allowed: Vec<&'static str>,
     unix: bool,
+    listen: Vec<String>,
 }
 
 /// A running daemon. When it is dropped the process is ended, and its log is checked.
@@ -44,12 +45,18 @@ struct Log {
 impl Setup {
     /// Serve this bundle.
     pub fn new(bundle: &Path) -> Self {
-        Self { bundle: Some(bundle.to_owned()), settings: Vec::new(), allowed: Vec::new(), unix: false }
+        Self {
+            bundle: Some(bundle.to_owned()),
+            settings: Vec::new(),
+            allowed: Vec::new(),
+            unix: false,
+            listen: Vec::new(),
+        }
     }
 
     /// Serve the models that are deployed, kept in this folder, to whoever comes over a Unix socket.
     pub fn managed(state: &Path) -> Self {
-        let managed = Self { bundle: None, settings: Vec::new(), allowed: Vec::new(), unix: true };
+        let managed = Self { bundle: None, settings: Vec::new(), allowed: Vec::new(), unix: true, listen: Vec::new() };
         managed.set("state_dir", state.display())
     }
 
@@ -74,6 +81,12 @@ impl Setup {
     /// Listen on a port.
     pub fn tcp(mut self) -> Self {
         self.unix = false;
+        self
+    }
+
+    /// Listen on these addresses instead.
+    pub fn listen(mut self, addresses: &[&str]) -> Self {
+        self.listen = addresses.iter().map(|address| (*address).to_owned()).collect();
         self
     }
 
@@ -114,9 +127,11 @@ impl Setup {
             || "127.0.0.1:0".to_owned(),
             |dir| format!("unix:{}", dir.path().join("recurved.sock").display()),
         );
+        let listen = if self.listen.is_empty() { vec![listen] } else { self.listen };
         let mut process = clean(binary("recurved"))
             // Not the settings of a daemon that is installed here.
-            .args(["--config", "/dev/null", "--listen", &listen])
+            .args(["--config", "/dev/null"])
+            .args(listen.iter().flat_map(|address| ["--listen", address]))
             .args(self.bundle.iter().flat_map(|bundle| [OsStr::new("--bundle"), bundle.as_os_str()]))
             .env("RECURVE_LOG__FORMAT", "json")
             .envs(self.settings)
@@ -130,7 +145,7 @@ impl Setup {
             let log = Arc::clone(&log);
             move || log.follow(stderr)
         });
-        Daemon { address: listen, process, log, reader: Some(reader), allowed: self.allowed, _socket: socket }
+        Daemon { address: listen.join(","), process, log, reader: Some(reader), allowed: self.allowed, _socket: socket }
     }
 }
 

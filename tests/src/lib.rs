@@ -13,6 +13,7 @@ pub mod authority;
 pub mod bad_link;
 pub mod client;
 pub mod daemon;
+pub mod forge;
 pub mod graph;
 pub mod managed;
 pub mod page;

@@ -31,6 +31,7 @@ const UNSENT: usize = 8;
 #[derive(Debug, Clone)]
 pub(crate) struct Operator {
     target: Target,
+    channel: Channel,
     models: ModelsClient<Channel>,
 }
 
@@ -53,12 +54,17 @@ impl Operator {
     /// Connects to the daemon that `on` names.
     pub(crate) async fn connect(on: &On) -> Result<Self, Failure> {
         let (target, channel) = super::channel(on).await?;
-        Ok(Self { target, models: ModelsClient::new(channel) })
+        Ok(Self { target, models: ModelsClient::new(channel.clone()), channel })
     }
 
     /// The daemon's address.
     pub(crate) fn target(&self) -> &Target {
         &self.target
+    }
+
+    /// The connection, for other calls.
+    pub(super) fn channel(&self) -> Channel {
+        self.channel.clone()
     }
 
     /// Every model of the daemon.

@@ -10,6 +10,7 @@ use serde::Serialize;
 
 use crate::args::On;
 use crate::client::models::{Blob, Operator};
+use crate::client::trust::{Truster, signatures_of};
 use crate::exit::Failure;
 use crate::output::{self, Format};
 
@@ -26,6 +27,9 @@ Examples:
 pub(crate) struct Args {
     #[command(flatten)]
     on: On,
+    /// The folder of `agent-cli trust`, for signatures that are newer than those that the bundle carries
+    #[arg(long, value_name = "TRUST")]
+    trust: Option<PathBuf>,
     /// Only tell what would travel
     #[arg(long)]
     dry_run: bool,
@@ -41,6 +45,7 @@ pub(crate) struct Args {
 pub(crate) async fn run(args: Args) -> Result<(), Failure> {
     let bundle = Bundle::open(&args.bundle).map_err(damaged)?;
     let manifest = bundle.manifest_bytes().map_err(damaged)?;
+    let signatures = signatures_of(&bundle, args.trust.as_deref())?;
     let mut operator = Operator::connect(&args.on).await?;
     let plan = operator.plan(manifest).await?;
     if args.dry_run {
@@ -53,6 +58,10 @@ pub(crate) async fn run(args: Args) -> Result<(), Failure> {
             HumanBytes(plan.bytes),
             HumanBytes(plan.free)
         )));
+    }
+    let delivered = Truster::of(&operator).deliver(signatures.as_ref()).await?;
+    if let Some((_, why)) = delivered.refusal(bundle.digest()) {
+        return Err(Failure::Failed(format!("{} would refuse the model: {why}", operator.target())));
     }
     send(&mut operator, &bundle, &plan).await?;
     let mut prepared = None;

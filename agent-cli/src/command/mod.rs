@@ -13,3 +13,4 @@ pub(crate) mod pull;
 pub(crate) mod push;
 pub(crate) mod score;
 pub(crate) mod tokenize;
+pub(crate) mod trust;

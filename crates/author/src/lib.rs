@@ -1,4 +1,4 @@
-//! Makes bundles: writes the OCI layout, and turns a Hugging Face checkpoint into one.
+//! Makes bundles: writes the OCI layout, turns a Hugging Face checkpoint into one, and signs it.
 //!
 //! The daemon does not depend on this crate.
 
@@ -12,6 +12,7 @@ mod name;
 mod pack;
 mod place;
 mod tokenizer;
+pub mod trust;
 mod watch;
 
 pub use error::ExportError;

@@ -15,6 +15,8 @@ use crate::pack::{PackError, compact};
 
 /// Where blobs lie in a layout.
 pub(crate) const BLOBS: &str = "blobs/sha256";
+/// The file that tells that a directory is a layout.
+const MARKER: &str = "oci-layout";
 
 /// The output's path, and the directory beside it that is filled first.
 #[derive(Debug)]
@@ -23,6 +25,7 @@ pub(crate) struct Output {
     parent: PathBuf,
     staging: Staging,
     replace: bool,
+    marker: &'static str,
 }
 
 /// The directory that is filled first.
@@ -48,22 +51,27 @@ impl Staging {
 }
 
 impl Output {
-    /// Checks the output's path and makes `.<name>.partial-<random>` beside it, which is removed if it never takes the
-    /// output's place.
+    /// Checks a bundle's path and makes `.<name>.partial-<random>` beside it, which is removed if it never takes the output's
+    /// place.
     pub(crate) fn prepare(out: &Path, overwrite: bool) -> Result<Self, PackError> {
-        let (name, parent, replace) = check(out, overwrite)?;
+        Self::prepare_marked(out, overwrite, MARKER)
+    }
+
+    /// The same for any folder that is only replaced if it has a file with this name.
+    pub(crate) fn prepare_marked(out: &Path, overwrite: bool, marker: &'static str) -> Result<Self, PackError> {
+        let (name, parent, replace) = check(out, overwrite, marker)?;
         let staging = tempfile::Builder::new()
             .prefix(&hidden(name, ".partial-"))
             // The bundle is for daemons that run as other users; the umask still applies.
             .permissions(Permissions::from_mode(0o777))
             .tempdir_in(parent)
             .map_err(PackError::io("write in", parent))?;
-        Ok(Self { out: out.to_owned(), parent: parent.to_owned(), staging: Staging::Once(staging), replace })
+        Ok(Self { out: out.to_owned(), parent: parent.to_owned(), staging: Staging::Once(staging), replace, marker })
     }
 
     /// The same with `.<name>.pulling`, which stays for the next attempt until it takes the output's place.
     pub(crate) fn resume(out: &Path, overwrite: bool) -> Result<Self, PackError> {
-        let (name, parent, replace) = check(out, overwrite)?;
+        let (name, parent, replace) = check(out, overwrite, MARKER)?;
         let staging = parent.join(hidden(name, ".pulling"));
         fs::create_dir_all(&staging).map_err(PackError::io("create", &staging))?;
         let lock = File::open(&staging).map_err(PackError::io("open", &staging))?;
@@ -76,6 +84,7 @@ impl Output {
             parent: parent.to_owned(),
             staging: Staging::Kept { dir: staging, _lock: lock },
             replace,
+            marker: MARKER,
         })
     }
 
@@ -105,7 +114,7 @@ impl Output {
         let index = Index { schema_version: 2, media_type: Some(MEDIA_INDEX.to_owned()), manifests };
         let marker = LayoutMarker { image_layout_version: LAYOUT_VERSION.to_owned() };
         self.top("index.json", &compact(&index, "index.json")?)?;
-        self.top("oci-layout", &compact(&marker, "oci-layout")?)?;
+        self.top(MARKER, &compact(&marker, MARKER)?)?;
         for dir in [self.staging().join(BLOBS), self.staging().join("blobs"), self.staging().to_owned()] {
             sync_directory(&dir)?;
         }
@@ -120,8 +129,8 @@ impl Output {
     }
 
     /// Puts the filled directory in the output's place. What was there is removed after that.
-    fn commit(self) -> Result<(), PackError> {
-        let failed = |errno: Errno| PackError::io("rename the finished bundle to", &self.out)(errno.into());
+    pub(crate) fn commit(self) -> Result<(), PackError> {
+        let failed = |errno: Errno| PackError::io("rename the finished folder to", &self.out)(errno.into());
         let flags = if self.replace { RenameFlags::EXCHANGE } else { RenameFlags::NOREPLACE };
         match renameat_with(CWD, self.staging.path(), CWD, &self.out, flags) {
             Ok(()) => {}
@@ -144,7 +153,7 @@ impl Output {
     fn swap_in_steps(&self) -> Result<(), PackError> {
         let moved = |from: &Path, to: &Path| fs::rename(from, to).map_err(PackError::io("rename to", to));
         if !self.replace {
-            check_existing(&self.out, false)?;
+            check_existing(&self.out, false, self.marker)?;
             return moved(self.staging.path(), &self.out);
         }
         let name = self.out.file_name().unwrap_or(OsStr::new("bundle"));
@@ -163,8 +172,8 @@ impl Output {
     }
 }
 
-/// The output's name, the directory around it, and whether there is a bundle to be replaced.
-fn check(out: &Path, overwrite: bool) -> Result<(&OsStr, &Path, bool), PackError> {
+/// The output's name, the directory around it, and whether there is something to be replaced.
+fn check<'a>(out: &'a Path, overwrite: bool, marker: &str) -> Result<(&'a OsStr, &'a Path, bool), PackError> {
     let refuse = |problem| PackError::Output { path: out.to_owned(), problem };
     let name = out.file_name().ok_or_else(|| refuse("has no name of its own: give the directory to be made"))?;
     let parent = match out.parent() {
@@ -175,11 +184,11 @@ fn check(out: &Path, overwrite: bool) -> Result<(&OsStr, &Path, bool), PackError
     if !parent.is_dir() {
         return Err(refuse("the directory around it does not exist: create it first"));
     }
-    Ok((name, parent, check_existing(out, overwrite)?))
+    Ok((name, parent, check_existing(out, overwrite, marker)?))
 }
 
-/// Whether there is a bundle to be replaced.
-fn check_existing(out: &Path, overwrite: bool) -> Result<bool, PackError> {
+/// Whether there is something to be replaced.
+fn check_existing(out: &Path, overwrite: bool, marker: &str) -> Result<bool, PackError> {
     let kind = match out.symlink_metadata() {
         Ok(metadata) => metadata.file_type(),
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(false),
@@ -189,7 +198,7 @@ fn check_existing(out: &Path, overwrite: bool) -> Result<bool, PackError> {
         return Err(PackError::Exists { path: out.to_owned() });
     }
     let empty = || fs::read_dir(out).is_ok_and(|mut entries| entries.next().is_none());
-    if kind.is_dir() && (out.join("oci-layout").is_file() || empty()) {
+    if kind.is_dir() && (out.join(marker).is_file() || empty()) {
         Ok(true)
     } else {
         Err(PackError::NotABundle { path: out.to_owned() })
@@ -205,6 +214,6 @@ fn hidden(name: &OsStr, suffix: &str) -> OsString {
 }
 
 /// Makes names in a directory survive a power cut.
-fn sync_directory(path: &Path) -> Result<(), PackError> {
+pub(crate) fn sync_directory(path: &Path) -> Result<(), PackError> {
     File::open(path).and_then(|dir| dir.sync_all()).map_err(PackError::io("sync", path))
 }

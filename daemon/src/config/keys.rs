@@ -136,6 +136,24 @@ pub(super) const KEYS: &[Key] = &[
         doc: "Folder for what must survive a restart: the models that were deployed. Made when it is first needed.",
     },
     Key {
+        path: "trust.mode",
+        kind: Kind::Choice(&["enforce", "warn", "off"]),
+        default: None,
+        flag: None,
+        doc: "What is done about a model that is deployed and not signed: `enforce` refuses it, `warn` serves it and says so in the \
+              log, `off` does not look. Not set: `enforce` where other machines can reach the daemon, and wherever a root of trust is \
+              installed; otherwise `off`. Where other machines can reach the daemon, `warn` and `off` need `insecure`. It does not \
+              concern `bundle`: who may change that folder needs no signature.",
+    },
+    Key {
+        path: "trust.root",
+        kind: Kind::Path,
+        default: None,
+        flag: None,
+        doc: "A root of trust, `N.root.json` of `agent-cli trust init`, that is installed at the start where none is. Afterwards \
+              only what it signs counts, and this file is not read again.",
+    },
+    Key {
         path: "engine.library",
         kind: Kind::Path,
         default: None,

@@ -19,6 +19,7 @@ pub use reference::page as reference_page;
 pub use report::{Entry, Problem, Report, Source, problems};
 pub use settings::{
     EngineSettings, KernelSetting, Limits, LogFormat, LogSettings, RegistrySettings, Settings, Switch, TlsSettings,
+    TrustSettings,
 };
 
 /// The configuration as it was found: the settings if nothing is wrong, and what there is to show.

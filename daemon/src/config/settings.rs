@@ -7,6 +7,7 @@ use tracing_subscriber::filter::Targets;
 
 use super::address::Address;
 use super::read::Reader;
+use crate::trust::Mode;
 
 /// All settings of the daemon.
 #[derive(Debug, Clone)]
@@ -19,6 +20,8 @@ pub struct Settings {
     pub tls: Option<TlsSettings>,
     /// `state_dir`
     pub state_dir: PathBuf,
+    /// `trust.*`
+    pub trust: TrustSettings,
     /// `engine.*`
     pub engine: EngineSettings,
     /// `limits.*`
@@ -95,6 +98,17 @@ pub enum Switch {
     InTurn,
 }
 
+/// Whose models are believed.
+#[derive(Debug, Clone)]
+pub struct TrustSettings {
+    /// `trust.mode`, where it is set
+    pub mode: Option<Mode>,
+    /// `trust.root`
+    pub root: Option<PathBuf>,
+    /// Whether other machines can reach an address of `listen`.
+    pub reachable: bool,
+}
+
 /// How long a new model has to prove itself.
 #[derive(Debug, Clone, Copy)]
 pub struct Probation {
@@ -153,6 +167,17 @@ impl Settings {
         let listen = reader.addresses("listen");
         let insecure = reader.bool("insecure");
         let tls = ["tls.certificate", "tls.key", "tls.clients"].map(|key| (key, reader.path(key)));
+        let state_dir = reader.path("state_dir").unwrap_or_default();
+        let trust = TrustSettings {
+            mode: match reader.choice("trust.mode") {
+                "enforce" => Some(Mode::Enforce),
+                "warn" => Some(Mode::Warn),
+                "off" => Some(Mode::Off),
+                _ => None,
+            },
+            root: reader.path("trust.root"),
+            reachable: listen.iter().any(|address| !address.is_local()),
+        };
         let settings = Self {
             bundle,
             listen,
@@ -162,7 +187,8 @@ impl Settings {
                 }
                 _ => None,
             },
-            state_dir: reader.path("state_dir").unwrap_or_default(),
+            state_dir,
+            trust,
             engine: EngineSettings {
                 library: reader.path("engine.library"),
                 threads: reader.count("engine.threads"),
@@ -219,6 +245,13 @@ impl Settings {
     }
 
     fn check_together(&self, reader: &mut Reader, insecure: bool) {
+        if self.trust.reachable && !insecure && self.trust.mode.is_some_and(|mode| mode < Mode::Enforce) {
+            reader.reject(
+                "trust.mode",
+                "other machines can reach this daemon, so it serves signed models only: allowed is enforce; leave it out, or \
+                 set insecure = true as well",
+            );
+        }
         if insecure || self.tls.is_some() {
             return;
         }

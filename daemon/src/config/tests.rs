@@ -101,7 +101,10 @@ fn an_empty_section_that_does_not_exist_is_reported() {
     for section in ["engin", "engine.x"] {
         assert!(text.contains(&format!("{section} ")), "{section}: {text}");
     }
-    assert!(text.contains("the sections are tls, engine, limits, shutdown, deploy, probation, registry, log"), "{text}");
+    assert!(
+        text.contains("the sections are tls, trust, engine, limits, shutdown, deploy, probation, registry, log"),
+        "{text}"
+    );
     assert!(load_text("[engine]\n[limits]", &[], &flags()).report.ok);
 }
 

@@ -26,6 +26,7 @@ use crate::grpc::Server;
 use crate::node::{Node, Phase};
 use crate::store::{Stage, Store, StoreError};
 use crate::system;
+use crate::trust::Trust;
 use load::{Loaded, examined, load};
 pub use memory::Room;
 use memory::Way;
@@ -43,6 +44,7 @@ pub(crate) struct Deployment {
     node: Arc<Node>,
     library: Library,
     store: Option<Arc<Store>>,
+    trust: Option<Arc<Trust>>,
     running: Option<Loaded>,
     watch: Option<Watch>,
     /// Engines that finish what runs.
@@ -61,6 +63,7 @@ impl Deployment {
         settings: Arc<Settings>,
         node: Arc<Node>,
         store: Option<Arc<Store>>,
+        trust: Option<Arc<Trust>>,
         stopping: CancellationToken,
     ) -> Result<Self, Error> {
         let library = Loader::library(&settings.engine)?;
@@ -69,7 +72,7 @@ impl Deployment {
             (None, Some(store)) => first(&library, &settings, store)?,
             (None, None) => None,
         };
-        Ok(Self { settings, node, library, store, running, watch: None, leaving: Vec::new(), stopping })
+        Ok(Self { settings, node, library, store, trust, running, watch: None, leaving: Vec::new(), stopping })
     }
 
     /// Begins to look after the model that is served. One of the store that is not confirmed has from now on to prove itself.
@@ -200,10 +203,16 @@ impl Deployment {
         if let Some(running) = self.running.as_ref().filter(|running| *running.bundle.digest() == bundle) {
             return Ok(active(running));
         }
-        // 1. Every blob is hashed, while the old model serves.
+        // 1. The model is believed, and every blob is hashed, while the old model serves.
         let (opened, order) = {
-            let store = Arc::clone(&store);
-            blocking(move || Ok((store.verify(bundle, &order.who, &mut |_| {})?, order))).await?
+            let (store, trust) = (Arc::clone(&store), self.trust.clone());
+            blocking(move || {
+                if let Some(trust) = trust {
+                    trust.check(bundle, store.manifest_bytes(bundle)?, &order.who)?;
+                }
+                Ok((store.verify(bundle, &order.who, &mut |_| {})?, order))
+            })
+            .await?
         };
         order.tell(Progress::Verified { bytes: opened.bytes() });
         if self.stopping.is_cancelled() {

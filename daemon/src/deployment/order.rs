@@ -9,6 +9,7 @@ use super::memory::NoMemory;
 use crate::config::Settings;
 use crate::engine::golden::GoldenError;
 use crate::store::{Prepared, Pulls, Store, StoreError};
+use crate::trust::{Trust, TrustError};
 
 /// The way to the models that a node keeps.
 #[derive(Debug, Clone)]
@@ -17,6 +18,8 @@ pub struct Models {
     pub store: Arc<Store>,
     /// Fetches more of them.
     pub pulls: Arc<Pulls>,
+    /// Whose are believed.
+    pub trust: Arc<Trust>,
     /// What they run with.
     pub settings: Arc<Settings>,
     /// Takes orders to serve another one.
@@ -66,6 +69,9 @@ pub enum DeployError {
     /// The store refused.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// The model is not trusted.
+    #[error(transparent)]
+    Trust(#[from] TrustError),
     /// The golden test was not passed.
     #[error(transparent)]
     Golden(#[from] GoldenError),

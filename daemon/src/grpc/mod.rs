@@ -12,6 +12,7 @@ mod server;
 mod state;
 mod status;
 mod tls;
+mod trust;
 
 pub use listener::{ListenError, Listener};
 pub use server::Server;

@@ -347,6 +347,7 @@ pub(super) fn describe_order(error: &DeployError) -> (tonic::Code, &'static str)
     use tonic::Code;
     match error {
         DeployError::Store(error) => describe(error),
+        DeployError::Trust(error) => super::trust::describe(error),
         DeployError::Golden(_) => (Code::FailedPrecondition, reason::GOLDEN_TEST_FAILED),
         DeployError::NoMemory(_) => (Code::FailedPrecondition, reason::NO_MEMORY),
         DeployError::Stopping => (Code::Unavailable, reason::SHUTTING_DOWN),

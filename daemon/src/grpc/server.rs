@@ -26,7 +26,7 @@ use tracing::{debug, info, warn};
 use super::listener::{Listener, Stream};
 use super::peer::Peer;
 use super::tls::{Encrypted, Tls};
-use super::{health, inference, models};
+use super::{health, inference, models, trust};
 use crate::config::Limits;
 use crate::deployment::Models;
 use crate::node::{Node, Phase};
@@ -87,6 +87,7 @@ impl Server {
     ) -> io::Result<Self> {
         let mut routes = Routes::builder();
         routes.add_service(inference::service(node, limits));
+        routes.add_service(trust::service(node, models.as_ref()));
         routes.add_service(models::service(node, models));
         let server = Self {
             node: Arc::clone(node),

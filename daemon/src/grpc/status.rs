@@ -9,12 +9,13 @@ use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, FieldViolation, StatusExt as _};
 use uuid::Uuid;
 
-use super::models;
+use super::{models, trust};
 use crate::admission::Refusal;
 use crate::deployment::DeployError;
 use crate::engine::job::Failure;
 use crate::request::{RequestError, Violation};
 use crate::store::{PullError, StoreError};
+use crate::trust::TrustError;
 
 /// When to ask again while the bundle is loading.
 const LOADING_RETRY: Duration = Duration::from_secs(1);
@@ -66,6 +67,8 @@ pub(super) enum CallError {
     Pull(Arc<PullError>),
     /// The pull ended without a word.
     PullLost,
+    /// Something is not believed.
+    Trust(TrustError),
 }
 
 impl From<RequestError> for CallError {
@@ -214,6 +217,10 @@ impl CallError {
             ),
             Self::Deploy(error) => {
                 let (code, reason) = models::describe_order(error);
+                (code, reason, error.to_string())
+            }
+            Self::Trust(error) => {
+                let (code, reason) = trust::describe(error);
                 (code, reason, error.to_string())
             }
         }

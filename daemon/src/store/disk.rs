@@ -96,6 +96,25 @@ fn unlink(path: &Path) -> Result<(), StoreError> {
     })
 }
 
+/// Makes an empty folder for what need not survive.
+pub(crate) fn make_scratch(path: &Path) -> Result<(), StoreError> {
+    remove_scratch(path)?;
+    step("make the folder", path, || fs::create_dir(path))
+}
+
+/// Writes a file of such a folder.
+pub(crate) fn write_scratch(path: &Path, bytes: &[u8]) -> Result<(), StoreError> {
+    step("write", path, || fs::write(path, bytes))
+}
+
+/// Removes such a folder, if it is there.
+pub(crate) fn remove_scratch(path: &Path) -> Result<(), StoreError> {
+    step("remove", path, || match fs::remove_dir_all(path) {
+        Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    })
+}
+
 /// Removes every file of a folder that is not named, and gives their bytes.
 pub(super) fn remove_others(folder: &Path, named: &BTreeSet<String>) -> Result<u64, StoreError> {
     let mut freed = 0;
@@ -126,7 +145,7 @@ pub(crate) fn read_if_there(path: &Path) -> Result<Option<Vec<u8>>, StoreError> 
 }
 
 /// Bytes of a regular file; none where there is no such file.
-pub(super) fn length(path: &Path) -> Option<u64> {
+pub(crate) fn length(path: &Path) -> Option<u64> {
     path.symlink_metadata().ok().filter(fs::Metadata::is_file).map(|found| found.len())
 }
 

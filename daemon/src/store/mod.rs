@@ -179,9 +179,16 @@ impl Store {
     /// # Errors
     /// There is no such model, or it is not whole.
     pub fn bundle(&self, bundle: Digest) -> Result<Bundle, StoreError> {
+        Ok(Bundle::open_blobs(&self.dir, bundle, self.manifest_bytes(bundle)?)?)
+    }
+
+    /// Bytes of a model's manifest.
+    ///
+    /// # Errors
+    /// There is no such model.
+    pub fn manifest_bytes(&self, bundle: Digest) -> Result<u64, StoreError> {
         let size = self.lock().record.models.get(&bundle).map(|kept| kept.manifest_bytes);
-        let size = size.ok_or(StoreError::Unknown { bundle })?;
-        Ok(Bundle::open_blobs(&self.dir, bundle, size)?)
+        size.ok_or(StoreError::Unknown { bundle })
     }
 
     /// How far a model came.
@@ -217,7 +224,7 @@ impl Store {
         })
     }
 
-    /// Adds to the audit what was tried and what became of it.
+    /// Adds to the audit what was tried and what became of it; `bundle`: of which model, if it is of one.
     ///
     /// # Errors
     /// It cannot be written.

@@ -1,0 +1,145 @@
+//! Calls about whose models a daemon believes, and the signatures that travel with a bundle.
+
+use std::path::Path;
+
+use recurve_author::trust::{self, Files, TrustError, Versions};
+use recurve_bundle::{Bundle, Digest};
+use recurve_proto::reason;
+use recurve_proto::v1::trust_client::TrustClient;
+use recurve_proto::v1::{
+    GetTrustRequest, InstallTrustRequest, MetadataFile, TrustMode, TrustState, UpdateTrustRequest,
+};
+use tonic::transport::Channel;
+use tonic::{Response, Status};
+
+use super::models::Operator;
+use crate::args::On;
+use crate::exit::Failure;
+use crate::output;
+use crate::status::{self, Stage};
+use crate::target::Target;
+
+/// A connection to a daemon, for who decides whom it believes.
+#[derive(Debug, Clone)]
+pub(crate) struct Truster {
+    target: Target,
+    trust: TrustClient<Channel>,
+}
+
+/// What a daemon believes after signatures were offered to it.
+#[derive(Debug)]
+pub(crate) struct Delivered {
+    state: TrustState,
+}
+
+impl Delivered {
+    /// Why the daemon will not serve this model, by the reason that it would give and in words, if that is certain already:
+    /// then nothing of it has to travel.
+    pub(crate) fn refusal(&self, bundle: &Digest) -> Option<(&'static str, String)> {
+        let bundle = bundle.to_string();
+        if self.state.mode() != TrustMode::Enforce || self.state.bundles.contains(&bundle) {
+            return None;
+        }
+        if self.state.roles.is_empty() {
+            let words =
+                "it serves signed models only, and has no root of trust: give it one with `agent-cli trust install`";
+            return Some((reason::NO_TRUST_ROOT, words.to_owned()));
+        }
+        let words =
+            format!("no model {bundle} is signed for it: sign it with `agent-cli trust sign`, and deploy it again");
+        Some((reason::NOT_SIGNED, words))
+    }
+}
+
+impl Truster {
+    /// Connects to the daemon that `on` names.
+    pub(crate) async fn connect(on: &On) -> Result<Self, Failure> {
+        let (target, channel) = super::channel(on).await?;
+        Ok(Self::over(target, channel))
+    }
+
+    /// The same over the connection that models travel on.
+    pub(crate) fn of(operator: &Operator) -> Self {
+        Self::over(operator.target().clone(), operator.channel())
+    }
+
+    /// The same over any connection.
+    pub(crate) fn over(target: Target, channel: Channel) -> Self {
+        Self { target, trust: TrustClient::new(channel) }
+    }
+
+    /// The daemon's address.
+    pub(crate) fn target(&self) -> &Target {
+        &self.target
+    }
+
+    /// Gives the daemon its first root.
+    pub(crate) async fn install(&mut self, root: Vec<u8>) -> Result<TrustState, Failure> {
+        let response = self.trust.install(InstallTrustRequest { root: root.into() }).await;
+        self.answered(response)
+    }
+
+    /// What the daemon believes.
+    pub(crate) async fn get(&mut self) -> Result<TrustState, Failure> {
+        let response = self.trust.get(GetTrustRequest {}).await;
+        self.answered(response)
+    }
+
+    /// Gives the daemon newer metadata; roots that it has do not travel.
+    pub(crate) async fn update(&mut self, files: &Files, root: u64) -> Result<TrustState, Failure> {
+        let old =
+            |name: &str| name.strip_suffix(".root.json").and_then(|n| n.parse::<u64>().ok()).is_some_and(|n| n <= root);
+        let new = files.iter().filter(|(name, _)| !old(name));
+        let files = new.map(|(name, content)| MetadataFile { name: name.clone(), content: content.clone().into() });
+        let response = self.trust.update(UpdateTrustRequest { files: files.collect() }).await;
+        self.answered(response)
+    }
+
+    /// Offers signatures before a model is deployed. A daemon that knows newer ones keeps them, and decides by them; one
+    /// without a root, or whose mode is off, is sent nothing; one that only warns is not held up by what is wrong with them.
+    pub(crate) async fn deliver(&mut self, files: Option<&Files>) -> Result<Delivered, Failure> {
+        let state = self.get().await?;
+        let Some(files) = files.filter(|_| state.mode() != TrustMode::Off && !state.roles.is_empty()) else {
+            return Ok(Delivered { state });
+        };
+        let version = |name: &str| state.roles.iter().find(|role| role.role == name).map_or(0, |role| role.version);
+        let known = Versions { root: version("root"), timestamp: version("timestamp") };
+        if Versions::of(files).map_err(failure)? <= known {
+            return Ok(Delivered { state });
+        }
+        match self.update(files, known.root).await {
+            Ok(state) => Ok(Delivered { state }),
+            Err(failure) if state.mode() == TrustMode::Warn => {
+                output::aside(&format!("signatures were not taken: {}", failure.message().unwrap_or_default()));
+                Ok(Delivered { state })
+            }
+            Err(failure) => Err(failure),
+        }
+    }
+
+    fn answered(&self, response: Result<Response<TrustState>, Status>) -> Result<TrustState, Failure> {
+        response.map(Response::into_inner).map_err(|status| status::calling(&self.target, &status, Stage::Asked))
+    }
+}
+
+/// The newest signatures of a bundle: those that it carries, or those of a folder that `agent-cli trust` keeps.
+pub(crate) fn signatures_of(bundle: &Bundle, folder: Option<&Path>) -> Result<Option<Files>, Failure> {
+    let own = trust::attached(bundle).map_err(failure)?;
+    let others = folder.map(trust::published).transpose().map_err(failure)?;
+    match (own, others) {
+        (Some(own), Some(others)) => trust::newer(own, others).map(Some).map_err(failure),
+        (own, others) => Ok(own.or(others)),
+    }
+}
+
+/// How a command ends that cannot use signatures.
+pub(crate) fn failure(error: TrustError) -> Failure {
+    let text = error.to_string();
+    match error {
+        TrustError::Damaged { .. } | TrustError::Bundle(_) | TrustError::Key { .. } => Failure::Damaged(text),
+        TrustError::WhichKey { .. } | TrustError::Threshold { .. } | TrustError::Validity { .. } => {
+            Failure::Usage(text)
+        }
+        _ => Failure::Failed(text),
+    }
+}

@@ -1,0 +1,115 @@
+//! What cannot be signed, and why.
+
+use std::path::PathBuf;
+
+use recurve_bundle::{BundleError, Digest};
+
+use super::Role;
+use crate::pack::PackError;
+
+/// Why a repository of signatures was not changed. Whatever the reason, it is as it was.
+#[derive(Debug, thiserror::Error)]
+pub enum TrustError {
+    /// There is a repository already.
+    #[error("{}: holds signatures already: give another --dir, or go on with this one", dir.display())]
+    Exists {
+        /// The folder.
+        dir: PathBuf,
+    },
+    /// There is no repository.
+    #[error("{}: holds no signatures: make them with `agent-cli trust init`", dir.display())]
+    Missing {
+        /// The folder.
+        dir: PathBuf,
+    },
+    /// Somebody else changes it.
+    #[error("{}: is being changed by another agent-cli: wait until that is done", dir.display())]
+    Locked {
+        /// The folder.
+        dir: PathBuf,
+    },
+    /// A file is not what was written.
+    #[error("{}: is damaged: {reason}: restore the folder from a copy; nothing was signed", path.display())]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        reason: String,
+    },
+    /// A role's keys are elsewhere.
+    #[error(
+        "the role {role} needs signatures of {threshold} of its keys ({}), and {found} of them are in {}: say where the others are with --keys DIR",
+        keys.join(", "), shown(folders)
+    )]
+    NoKeys {
+        /// The role.
+        role: Role,
+        /// Signatures that it needs.
+        threshold: u64,
+        /// Keys that were found.
+        found: usize,
+        /// Ids of its keys.
+        keys: Vec<String>,
+        /// Where was looked.
+        folders: Vec<PathBuf>,
+    },
+    /// A key's file cannot be used.
+    #[error("{}: {problem}", path.display())]
+    Key {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong, and what is allowed.
+        problem: String,
+    },
+    /// The role has that key.
+    #[error("the role {role} has the key {key} already")]
+    HasKey {
+        /// The role.
+        role: Role,
+        /// The key's id.
+        key: String,
+    },
+    /// It is not clear which key is meant.
+    #[error("which key of the role {role} is to be replaced? It has {}: name one with --replace ID", keys.join(", "))]
+    WhichKey {
+        /// The role.
+        role: Role,
+        /// Ids of its keys.
+        keys: Vec<String>,
+    },
+    /// A threshold that cannot be.
+    #[error("the role {role} has {keys} keys, so its threshold can be from 1 to {keys}, not {threshold}")]
+    Threshold {
+        /// The role.
+        role: Role,
+        /// The threshold.
+        threshold: u64,
+        /// Its keys.
+        keys: u64,
+    },
+    /// The bundle is not signed.
+    #[error("no bundle {digest} is signed here: `agent-cli trust show` lists those that are")]
+    NotSigned {
+        /// Its digest.
+        digest: Digest,
+    },
+    /// A validity that no calendar has.
+    #[error("{role} metadata cannot be valid that long: the year would have more than four digits")]
+    Validity {
+        /// The role.
+        role: Role,
+    },
+    /// Cryptography or its formats failed.
+    #[error("cannot sign: {0}")]
+    Sign(String),
+    /// Something cannot be read or written.
+    #[error(transparent)]
+    Files(#[from] PackError),
+    /// The bundle cannot be used.
+    #[error(transparent)]
+    Bundle(#[from] BundleError),
+}
+
+fn shown(folders: &[PathBuf]) -> String {
+    folders.iter().map(|folder| folder.display().to_string()).collect::<Vec<_>>().join(", ")
+}
