@@ -62,6 +62,20 @@ pub(crate) fn calling(target: &Target, status: &Status, stage: Stage) -> Failure
     }
 }
 
+/// The stable reason of a daemon's error; empty where it is none of ours.
+pub(crate) fn reason(status: &Status) -> String {
+    let details = status.get_error_details();
+    let info = details.error_info().filter(|info| info.domain == reason::DOMAIN);
+    info.map(|info| info.reason.clone()).unwrap_or_default()
+}
+
+/// Whether a call failed because nobody was there to answer, or not to the end.
+pub(crate) fn is_lost(status: &Status) -> bool {
+    status.source().is_some()
+        || status.code() == Code::Unavailable
+        || status.message().starts_with("grpc-status header missing")
+}
+
 /// A call that failed on this side of the wire.
 fn transport(target: &Target, cause: &(dyn Error + 'static), stage: Stage) -> Failure {
     if find::<TimeoutExpired>(cause).is_some() {

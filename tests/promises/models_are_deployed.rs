@@ -84,7 +84,7 @@ async fn from_nothing_to_the_second_model_and_back() {
     let mut expected = [(digest(&int4), "previous"), (digest(&int8), "active")];
     expected.sort();
     assert_eq!(models(&daemon), expected);
-    let back = ask(&daemon, &["models", "rollback", "--format", "json"]).json();
+    let back = ask(&daemon, &["rollback", "--format", "json"]).json();
     assert_eq!((back["bundle"].as_str(), served(&daemon).await), (Some(digest(&int4).as_str()), digest(&int4)));
     let kept = ask(&daemon, &["models", "remove", &digest(&int8)]);
     assert!(kept.code == Some(1) && kept.stderr.contains("the one to go back to"), "{}", kept.stderr);
@@ -209,7 +209,7 @@ fn a_model_that_ends_the_daemon_again_and_again_is_rolled_back_by_the_device() {
     assert_eq!(daemon.wait_for("ready")["bundle"], digest(&int4).as_str());
     assert_eq!(failure(&daemon, &int8).unwrap(), "the daemon ended 2 times while it was on probation");
     assert_eq!(failure(&daemon, &int4), None);
-    let refused = ask(&daemon, &["models", "rollback"]);
+    let refused = ask(&daemon, &["rollback"]);
     assert!(refused.stderr.contains("no model to go back to"), "{}", refused.stderr);
     // An operator may insist.
     assert_eq!(deploy(&daemon, &int8)["sent"].as_u64(), Some(0));

@@ -1,11 +1,9 @@
 //! `agent-cli models`: the models that a daemon keeps.
 
 use comfy_table::{CellAlignment, Table, presets};
-use recurve_proto::v1::activate_response::Event;
 use recurve_proto::v1::{Model, ModelStage};
 use serde::Serialize;
 
-use super::deploy::test_result;
 use crate::args::On;
 use crate::client::models::Operator;
 use crate::exit::Failure;
@@ -15,7 +13,6 @@ use crate::output::{self, Format};
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   agent-cli models
-  agent-cli models rollback
   agent-cli models remove sha256:8e0bf7e4")]
 pub(crate) struct Args {
     #[command(flatten)]
@@ -31,8 +28,6 @@ pub(crate) struct Args {
 enum Action {
     /// List them; the same as no action
     List,
-    /// Serve the model that was active before
-    Rollback,
     /// Remove one that is neither active nor the one to go back to
     Remove {
         /// Its digest, or the beginning of it
@@ -46,7 +41,6 @@ pub(crate) async fn run(args: Args) -> Result<(), Failure> {
     let mut operator = Operator::connect(&args.on).await?;
     match args.action {
         None | Some(Action::List) => list(&mut operator, args.format).await,
-        Some(Action::Rollback) => rollback(&mut operator, args.format).await,
         Some(Action::Remove { bundle }) => remove(&mut operator, &bundle, args.format).await,
     }
 }
@@ -70,28 +64,6 @@ async fn list(operator: &mut Operator, format: Format) -> Result<(), Failure> {
         column.set_cell_alignment(CellAlignment::Right);
     }
     output::line(&table.trim_fmt())
-}
-
-async fn rollback(operator: &mut Operator, format: Format) -> Result<(), Failure> {
-    let mut prepared = None;
-    let active = operator
-        .rollback(|event| {
-            if let Event::Prepared(event) = event {
-                prepared = Some(event);
-            }
-            Ok(())
-        })
-        .await?;
-    match format {
-        Format::Json => output::json(&Active { model: &active.name, bundle: &active.bundle }),
-        Format::Text => output::line(&format!(
-            "{} is served again at {} ({}){}",
-            active.name,
-            operator.target(),
-            active.bundle,
-            prepared.as_ref().map_or_else(String::new, test_result)
-        )),
-    }
 }
 
 async fn remove(operator: &mut Operator, beginning: &str, format: Format) -> Result<(), Failure> {
@@ -163,12 +135,6 @@ impl<'a> From<&'a Model> for Listed<'a> {
             failure: Some(model.failure.as_str()).filter(|failure| !failure.is_empty()),
         }
     }
-}
-
-#[derive(Debug, Serialize)]
-struct Active<'a> {
-    model: &'a str,
-    bundle: &'a str,
 }
 
 #[derive(Debug, Serialize)]
