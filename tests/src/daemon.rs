@@ -20,6 +20,7 @@ pub struct Setup {
     settings: Vec<(String, String)>,
     allowed: Vec<&'static str>,
     unix: bool,
+    port: u16,
 }
 
 /// A running daemon. When it is dropped the process is ended, and its log is checked.
@@ -44,12 +45,12 @@ struct Log {
 impl Setup {
     /// Serve this bundle.
     pub fn new(bundle: &Path) -> Self {
-        Self { bundle: Some(bundle.to_owned()), settings: Vec::new(), allowed: Vec::new(), unix: false }
+        Self { bundle: Some(bundle.to_owned()), settings: Vec::new(), allowed: Vec::new(), unix: false, port: 0 }
     }
 
     /// Serve the models that are deployed, kept in this folder, to whoever comes over a Unix socket.
     pub fn managed(state: &Path) -> Self {
-        let managed = Self { bundle: None, settings: Vec::new(), allowed: Vec::new(), unix: true };
+        let managed = Self { bundle: None, settings: Vec::new(), allowed: Vec::new(), unix: true, port: 0 };
         managed.set("state_dir", state.display())
     }
 
@@ -69,6 +70,12 @@ impl Setup {
     pub fn tcp(mut self) -> Self {
         self.unix = false;
         self
+    }
+
+    /// Listen on this port.
+    pub fn port(mut self, port: u16) -> Self {
+        self.port = port;
+        self.tcp()
     }
 
     /// Warnings and errors that contain this are expected.
@@ -97,7 +104,7 @@ impl Setup {
     fn spawn(self) -> Daemon {
         let socket = self.unix.then(|| tempfile::tempdir().expect("a temporary folder"));
         let listen = socket.as_ref().map_or_else(
-            || "127.0.0.1:0".to_owned(),
+            || format!("127.0.0.1:{}", self.port),
             |dir| format!("unix:{}", dir.path().join("recurved.sock").display()),
         );
         let mut process = clean(binary("recurved"))

@@ -11,8 +11,10 @@
 pub mod authority;
 pub mod client;
 pub mod daemon;
+pub mod fleet;
 pub mod graph;
 pub mod process;
+pub mod proxy;
 pub mod reference;
 pub mod wire;
 pub mod world;
