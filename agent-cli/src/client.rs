@@ -14,7 +14,7 @@ use tonic::{Request, Response, Status};
 
 use crate::args::On;
 use crate::exit::Failure;
-use crate::status::{self, Stage};
+use crate::status::{self, Stage, Trouble};
 use crate::target::{Address, Certificates, Target};
 
 /// How long a daemon may take to accept a connection.
@@ -126,7 +126,7 @@ impl Client {
 
 /// A connection to the daemon at this address. `silent`: how long it may give no sign of life while a call is under way
 /// before it is asked for one, and then until that comes.
-async fn channel(address: &Address, silent: Duration) -> Result<Channel, Failure> {
+async fn channel(address: &Address, silent: Duration) -> Result<Channel, Trouble> {
     let Address { target, certificates } = address;
     let accept = CONNECT.min(silent);
     let mut endpoint = Endpoint::from_shared(target.uri(certificates.is_some()))
@@ -144,8 +144,8 @@ async fn channel(address: &Address, silent: Duration) -> Result<Channel, Failure
         endpoint = endpoint.tls_config(tls).map_err(refused)?;
     }
     match tokio::time::timeout(accept, endpoint.connect()).await {
-        Ok(connected) => connected.map_err(|error| status::connecting(target, &error)),
+        Ok(connected) => connected.map_err(|error| Trouble::connecting(target, &error)),
         // A process that stands still: its system takes the connection, and nobody answers.
-        Err(_) => Err(Failure::Unreachable(format!("cannot reach a daemon at {target}: it does not answer"))),
+        Err(_) => Err(Trouble::lost(target, "it does not answer".to_owned())),
     }
 }

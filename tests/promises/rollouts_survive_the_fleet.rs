@@ -3,7 +3,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use recurve_bundle::Bundle;
 use recurve_tests::fleet::{Fleet, Rollout, name};
@@ -208,15 +208,31 @@ fn twelve_devices_some_of_them_ailing() {
 #[test]
 #[ignore = "a hundred daemons need 10 GB of memory and minutes"]
 fn a_hundred_devices_some_of_them_ailing() {
-    let ailing = Ailing {
-        down: vec![13, 71],
-        frozen: vec![29, 88],
-        freezes: vec![42],
-        dies: vec![55, 64],
-        changed: vec![37],
-        slow: vec![20, 90],
-        full: vec![96],
+    let seed = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_nanos() as u64 | 1;
+    println!("seed {seed}");
+    let mut random = seed;
+    let mut order = |_: &usize| {
+        // xorshift (Marsaglia, 2003).
+        random ^= random << 13;
+        random ^= random >> 7;
+        random ^= random << 17;
+        random
     };
+    // The first one is the canary: if that is lost, the gate stays closed, as another test shows.
+    let mut numbers: Vec<usize> = (2..=100).collect();
+    numbers.sort_by_cached_key(&mut order);
+    let mut numbers = numbers.into_iter();
+    let mut some = |count: usize| numbers.by_ref().take(count).collect::<Vec<_>>();
+    let ailing = Ailing {
+        down: some(2),
+        frozen: some(2),
+        freezes: some(1),
+        dies: some(2),
+        changed: some(2),
+        slow: some(2),
+        full: some(1),
+    };
+    println!("{ailing:?}");
     let args = [
         "--to",
         "all",

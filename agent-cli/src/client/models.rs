@@ -18,42 +18,11 @@ use tonic::{Code, Response, Status, Streaming};
 
 use crate::args::On;
 use crate::exit::Failure;
-use crate::status::{self, Stage};
+use crate::status::{Stage, Trouble};
 use crate::target::{Address, Target};
 
 /// How long a daemon may be silent where nobody says otherwise.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
-
-/// A call that failed: for the person, and for who decides whether to call again.
-#[derive(Debug, Clone)]
-pub(crate) struct Trouble {
-    /// What to tell.
-    pub(crate) failure: Failure,
-    /// The daemon's stable reason; empty where it gave none.
-    pub(crate) reason: String,
-    /// The daemon could not be reached, or the connection was lost: later it may be there again.
-    pub(crate) lost: bool,
-}
-
-impl Trouble {
-    /// Nothing was heard of the daemon.
-    pub(crate) fn lost(failure: Failure) -> Self {
-        Self { failure, reason: String::new(), lost: true }
-    }
-}
-
-impl From<Failure> for Trouble {
-    /// Of a failure on this side.
-    fn from(failure: Failure) -> Self {
-        Self { lost: matches!(failure, Failure::Unreachable(_)), failure, reason: String::new() }
-    }
-}
-
-impl From<Trouble> for Failure {
-    fn from(trouble: Trouble) -> Self {
-        trouble.failure
-    }
-}
 
 /// A connection to a daemon, for its operator.
 #[derive(Debug, Clone)]
@@ -180,10 +149,9 @@ impl Operator {
                 // A newer daemon may have events that this program does not know.
                 Ok(Some(ActivateResponse { event: None })) => {}
                 Ok(None) => {
-                    return Err(Trouble::lost(Failure::Incomplete(format!(
-                        "{} did not say what became of the model: see `agent-cli models`",
-                        self.target
-                    ))));
+                    let words = "it did not say what became of the model".to_owned();
+                    let failure = Failure::Incomplete(format!("{}: {words}: see `agent-cli models`", self.target));
+                    return Err(Trouble { failure, ..Trouble::lost(&self.target, words) });
                 }
                 Err(status) => return Err(self.trouble(&status, Stage::Answering)),
             }
@@ -194,8 +162,8 @@ impl Operator {
         &self,
         answer: Result<Result<Response<T>, Status>, tokio::time::error::Elapsed>,
     ) -> Result<T, Trouble> {
-        let silent = || Failure::Unreachable(format!("{} gave no answer for {:?}", self.target, self.patience));
-        answer.map_err(|_| Trouble::lost(silent())).and_then(|response| self.answered(response))
+        let silent = || Trouble::lost(&self.target, format!("it gave no answer for {:?}", self.patience));
+        answer.map_err(|_| silent()).and_then(|response| self.answered(response))
     }
 
     fn answered<T>(&self, response: Result<Response<T>, Status>) -> Result<T, Trouble> {
@@ -203,7 +171,6 @@ impl Operator {
     }
 
     fn trouble(&self, status: &Status, stage: Stage) -> Trouble {
-        let failure = status::calling(&self.target, status, stage);
-        Trouble { failure, reason: status::reason(status), lost: status::is_lost(status) }
+        Trouble::calling(&self.target, status, stage)
     }
 }

@@ -48,7 +48,7 @@ pub(crate) async fn run(args: Args) -> Result<(), Failure> {
     if args.to.is_empty() {
         return match went.into_iter().next() {
             Some((device, Ok(serves))) => told(&device, serves.as_ref(), args.format),
-            Some((_, Err(reason))) => Err(one(reason)),
+            Some((device, Err(reason))) => Err(one(&device, reason)),
             None => Ok(()),
         };
     }
@@ -73,8 +73,11 @@ pub(crate) async fn run(args: Args) -> Result<(), Failure> {
 }
 
 /// As the same failure of a single daemon is told everywhere.
-fn one(reason: Reason) -> Failure {
-    if reason.cause == "unreachable" { Failure::Unreachable(reason.words) } else { Failure::Failed(reason.words) }
+fn one(device: &str, reason: Reason) -> Failure {
+    match reason.cause.as_str() {
+        "unreachable" => Failure::Unreachable(format!("{device}: {}", reason.words)),
+        _ => Failure::Failed(format!("{device} refused: {}", reason.words)),
+    }
 }
 
 fn name(served: &Served) -> String {

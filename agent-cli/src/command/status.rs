@@ -8,12 +8,12 @@ use tokio::time::sleep;
 
 use super::ask_all;
 use crate::args::{On, duration};
-use crate::client::models::Trouble;
 use crate::exit::Failure;
 use crate::fleet::gate::Snapshot;
 use crate::fleet::look;
 use crate::fleet::select::Selector;
 use crate::output::{self, Format};
+use crate::status::Trouble;
 use crate::target::Address;
 use crate::view::table;
 
@@ -82,7 +82,8 @@ fn ended(args: &Args, rows: Vec<Row>) -> Result<(), Failure> {
     match lost.len() {
         0 => Ok(()),
         _ if args.to.is_empty() => {
-            Err(Failure::Unreachable(lost.into_iter().find_map(|row| row.error).unwrap_or_default()))
+            let words = |row: Row| format!("{}: {}", row.device, row.error.unwrap_or_default());
+            Err(Failure::Unreachable(lost.into_iter().map(words).collect()))
         }
         count => Err(Failure::Partly(format!("{count} of {all} devices did not answer"))),
     }
@@ -142,7 +143,7 @@ impl From<(String, Result<Snapshot, Trouble>)> for Row {
     fn from((device, seen): (String, Result<Snapshot, Trouble>)) -> Self {
         let (now, error) = match seen {
             Ok(now) => (now, None),
-            Err(trouble) => (Snapshot::default(), trouble.failure.message().map(str::to_owned)),
+            Err(trouble) => (Snapshot::default(), Some(trouble.words)),
         };
         Self {
             device,

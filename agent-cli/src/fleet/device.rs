@@ -15,8 +15,9 @@ use super::look::{self, Unproved};
 use super::plan;
 use super::source::Source;
 use super::transfer::Transfers;
-use crate::client::models::{Operator, Trouble};
+use crate::client::models::Operator;
 use crate::exit::Failure;
+use crate::status::Trouble;
 use crate::target::Address;
 
 /// How long a device may verify, load and test a model. Its connection gives signs of life meanwhile.
@@ -191,10 +192,10 @@ impl Way {
         self.changed |= before.bundle.as_deref() != Some(bundle);
         match timeout(ACTIVATED, operator.activate(bundle.to_owned(), |_| Ok(()))).await {
             Ok(active) => active.map(drop),
-            Err(_) => Err(Trouble::lost(Failure::Unreachable(format!(
-                "{} did not say within {ACTIVATED:?} what became of the model",
-                self.address.target
-            )))),
+            Err(_) => {
+                let words = format!("it did not say within {ACTIVATED:?} what became of the model");
+                Err(Trouble::lost(&self.address.target, words))
+            }
         }
     }
 
@@ -246,13 +247,12 @@ impl Tries {
 
 /// The reason in a device's answer, or `otherwise` where it gave none.
 pub(super) fn reason(trouble: &Trouble, otherwise: &str) -> Reason {
-    let words = trouble.failure.message().unwrap_or_default();
     let cause = match (trouble.reason.as_str(), &trouble.failure) {
         ("", Failure::Busy(_)) => "busy".to_owned(),
         ("", _) => otherwise.to_owned(),
         (reason, _) => reason.to_lowercase(),
     };
-    Reason::new(cause, words)
+    Reason::new(cause, trouble.words.clone())
 }
 
 /// A device that did not take the model: skipped where the reason is its own, failed where it is the model.
@@ -295,7 +295,7 @@ mod tests {
     use super::*;
 
     fn trouble(reason: &str, lost: bool) -> Trouble {
-        Trouble { failure: Failure::Failed("gw-1 refused".to_owned()), reason: reason.to_owned(), lost }
+        Trouble { reason: reason.to_owned(), lost, ..Trouble::from(Failure::Failed("gw-1 refused".to_owned())) }
     }
 
     #[test]

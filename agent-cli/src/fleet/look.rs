@@ -6,7 +6,8 @@ use recurve_proto::v1::{Model, ModelStage, NodeState};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::gate::{Fault, Snapshot, judge};
-use crate::client::models::{Changes, Operator, Trouble};
+use crate::client::models::{Changes, Operator};
+use crate::status::Trouble;
 use crate::target::Address;
 
 /// How often a device is looked at that cannot tell of changes by itself, and how often one that was lost is called again.
@@ -73,8 +74,7 @@ pub(super) async fn watch(
             Err(Broken::Link(lost)) => lost,
         };
         if silent.get_or_insert_with(Instant::now).elapsed() >= patience {
-            let words = lost.failure.message().unwrap_or_default().to_owned();
-            return Err(Unproved::Lost(words));
+            return Err(Unproved::Lost(lost.words));
         }
         sleep(PAUSE).await;
     }
@@ -128,8 +128,6 @@ pub(crate) async fn glance(address: &Address, patience: Duration) -> Result<Snap
         let mut operator = Operator::at(address, patience).await?;
         once(&mut operator).await
     };
-    let silent = || {
-        Trouble::lost(crate::exit::Failure::Unreachable(format!("{} gave no answer for {patience:?}", address.target)))
-    };
+    let silent = || Trouble::lost(&address.target, format!("it gave no answer for {patience:?}"));
     timeout(patience, look).await.unwrap_or_else(|_| Err(silent()))
 }

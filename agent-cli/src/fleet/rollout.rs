@@ -14,8 +14,9 @@ use super::plan::{self, Planned, Served};
 use super::rate::Rate;
 use super::wave::{self, Share, Standing, Waves};
 use super::{look, undo};
-use crate::client::models::{Operator, Trouble};
+use crate::client::models::Operator;
 use crate::exit::Failure;
+use crate::status::Trouble;
 use crate::target::Address;
 
 /// Devices that are asked something short at once.
@@ -299,7 +300,7 @@ impl Rollout {
             bundle: source.bundle.clone(),
             outcome,
             devices: self.entries.iter().map(report).collect(),
-            next: next(outcome, self.settings.roll_back).to_owned(),
+            next: next(outcome, self.settings.roll_back, done).to_owned(),
         });
         let (failed, skipped) = (self.is(State::Failed), self.is(State::Skipped));
         let words = format!("{done} of {all} devices serve {}, {failed} failed, {skipped} were skipped", source.name);
@@ -316,13 +317,15 @@ fn counts_as_done(entries: &[Entry]) -> usize {
     entries.iter().filter(|entry| matches!(entry.state(), State::Proved | State::Kept)).count()
 }
 
-fn next(outcome: Outcome, rolled_back: bool) -> &'static str {
+fn next(outcome: Outcome, rolled_back: bool, done: usize) -> &'static str {
     match outcome {
         Outcome::Done | Outcome::DryRun => "nothing is left to do",
         Outcome::Partly => {
             "see to the devices with a reason and run the same command again: what is done is not done twice"
         }
-        Outcome::Stopped if rolled_back => "find out why the devices failed before you deploy this model again",
+        Outcome::Stopped if rolled_back || done == 0 => {
+            "find out why the devices failed before you deploy this model again"
+        }
         Outcome::Stopped => {
             "find out why the devices failed; `agent-cli rollback --to NAMES` takes the model back where it is served"
         }

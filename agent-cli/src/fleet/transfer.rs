@@ -15,8 +15,9 @@ use tokio::time::timeout;
 
 use super::rate::{Limiter, Rate};
 use super::source::{Origin, Source};
-use crate::client::models::{Blob, Operator, Trouble};
+use crate::client::models::{Blob, Operator};
 use crate::exit::Failure;
+use crate::status::Trouble;
 
 /// Most bytes in a message.
 const PIECE: usize = 256 << 10;
@@ -85,8 +86,7 @@ impl Transfers {
         sent: &(dyn Fn(u64) + Send + Sync),
     ) -> Result<(), Trouble> {
         let target = operator.target().clone();
-        let silent =
-            |waited: Duration| Trouble::lost(Failure::Unreachable(format!("{target} took no byte for {waited:?}")));
+        let silent = |waited: Duration| Trouble::lost(&target, format!("it took no byte for {waited:?}"));
         let (pieces, stream) = mpsc::channel(1);
         let offset = blob.offset;
         let mut call = pin!(operator.upload(blob, stream));

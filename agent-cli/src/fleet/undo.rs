@@ -8,8 +8,8 @@ use super::device::reason;
 use super::event::Reason;
 use super::look;
 use super::plan::Served;
-use crate::client::models::{Operator, Trouble};
-use crate::exit::Failure;
+use crate::client::models::Operator;
+use crate::status::Trouble;
 use crate::target::Address;
 
 /// How long a device may verify, load and test the model before.
@@ -26,10 +26,8 @@ pub(crate) async fn back(address: &Address, patience: Duration, from: Option<&st
             return Ok(Served::of(&now));
         }
     }
-    let silent = || {
-        let words = format!("{} did not say within {LOADED:?} what became of the model", address.target);
-        told(Trouble::lost(Failure::Unreachable(words)))
-    };
+    let silent =
+        || told(Trouble::lost(&address.target, format!("it did not say within {LOADED:?} what became of the model")));
     let active = timeout(LOADED, operator.rollback(|_| Ok(()))).await.map_err(|_| silent())?.map_err(told)?;
     Ok(Some(Served { model: active.name, bundle: active.bundle }))
 }

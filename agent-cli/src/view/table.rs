@@ -3,8 +3,8 @@
 use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
 use indicatif::HumanBytes;
 
-use crate::fleet::event::{DevicePlan, DeviceReport, State};
-use crate::fleet::plan::Served;
+use crate::fleet::event::{DevicePlan, DeviceReport};
+use crate::fleet::plan::{Planned, Served};
 
 /// Where there is no terminal, lines are as long as they need to be.
 fn width() -> Option<u16> {
@@ -34,7 +34,7 @@ pub(crate) fn right(table: &mut Table, columns: &[usize]) {
 
 /// A digest, as short as people need it.
 pub(crate) fn digest(bundle: &str) -> String {
-    bundle.trim_start_matches("sha256:").chars().take(12).collect()
+    bundle.trim_start_matches("sha256:").chars().take(8).collect()
 }
 
 /// A model that is served; `new` where it is the one that this is about.
@@ -43,7 +43,7 @@ fn served(serves: Option<&Served>, new: &str) -> String {
         None => "-".to_owned(),
         Some(served) if served.bundle == new => format!("{} (this)", served.model),
         Some(served) if served.model.is_empty() => digest(&served.bundle),
-        Some(served) => format!("{} ({})", served.model, digest(&served.bundle)),
+        Some(served) => format!("{} {}", served.model, digest(&served.bundle)),
     }
 }
 
@@ -57,61 +57,73 @@ fn time(seconds: f64) -> String {
     }
 }
 
-/// What a device lacks, and what stands in its way.
+/// What a device lacks, and what stands in its way. No column about memory where no device says anything about it.
 pub(super) fn plan(devices: &[DevicePlan], bundle: &str) -> String {
-    let mut table = with_head(&["device", "serves", "to send", "time", "disk free", "memory", ""]);
+    let of = |value: Option<u64>| value.map_or_else(|| "?".to_owned(), |bytes| HumanBytes(bytes).to_string());
+    let known = devices.iter().filter_map(|device| device.planned.as_ref()).any(|planned| planned.memory.is_some());
+    let mut head = vec!["device", "serves", "to send", "time", "disk free"];
+    head.extend(known.then_some("memory"));
+    let mut table = with_head(&head);
     for device in devices {
         let planned = device.planned.as_ref();
-        let of = |value: Option<u64>| value.map_or_else(|| "?".to_owned(), |bytes| HumanBytes(bytes).to_string());
-        let memory = planned
-            .and_then(|planned| planned.memory)
-            .map(|memory| format!("{} of {}", HumanBytes(memory), of(planned.and_then(|planned| planned.memory_free))));
-        let note = match (&device.skipped, planned) {
-            (Some(reason), _) => reason.words.clone(),
-            (None, Some(planned)) if planned.confirmed => "has proved it".to_owned(),
-            (None, Some(planned)) => match (&planned.went_back, planned.in_turn) {
-                (Some(why), _) => format!("went back from it before: {why}"),
-                (None, true) => "the old model ends before the new one is loaded".to_owned(),
-                (None, false) => String::new(),
-            },
-            (None, None) => String::new(),
-        };
-        table.add_row([
+        let mut row = vec![
             device.device.clone(),
             planned.map_or_else(|| "?".to_owned(), |planned| served(planned.serves.as_ref(), bundle)),
             of(planned.map(|planned| planned.bytes)),
             planned.map_or_else(|| "?".to_owned(), |planned| time(planned.seconds)),
             of(planned.map(|planned| planned.disk_free)),
-            memory.unwrap_or_else(|| "?".to_owned()),
-            note,
-        ]);
+        ];
+        let memory = |planned: &Planned| {
+            planned.memory.map(|memory| format!("{} of {}", HumanBytes(memory), of(planned.memory_free)))
+        };
+        row.extend(known.then(|| planned.and_then(memory).unwrap_or_else(|| "?".to_owned())));
+        table.add_row(row);
     }
     right(&mut table, &[2, 3, 4, 5]);
-    table.trim_fmt()
+    table.trim_fmt() + &below(devices.iter().filter_map(|device| Some((device.device.as_str(), note(device)?))))
 }
 
-/// What is where, those with a reason last.
+/// What there is to say of a device before it gets anything.
+fn note(device: &DevicePlan) -> Option<String> {
+    let planned = device.planned.as_ref();
+    match (&device.skipped, planned) {
+        (Some(reason), _) => Some(format!("will be skipped: {}", reason.words)),
+        (None, Some(planned)) if planned.confirmed => Some("has proved the model already".to_owned()),
+        (None, Some(Planned { went_back: Some(why), .. })) => Some(format!("went back from this model before: {why}")),
+        (None, Some(Planned { in_turn: true, .. })) => {
+            Some("has no memory for both: the model before ends before the new one is loaded".to_owned())
+        }
+        _ => None,
+    }
+}
+
+/// Lines below a table: no column is wide enough for reasons.
+fn below<'a>(notes: impl Iterator<Item = (&'a str, String)>) -> String {
+    notes.map(|(device, words)| format!("\n {device}: {words}")).collect()
+}
+
+/// What is where, and why not everywhere the same.
 pub(super) fn report(devices: &[DeviceReport], bundle: &str) -> String {
-    let mut table = with_head(&["device", "", "serves", "sent", "why"]);
-    let mut sorted: Vec<&DeviceReport> = devices.iter().collect();
-    sorted.sort_by_key(|device| matches!(device.state, State::Failed | State::Skipped));
-    for device in sorted {
+    let mut table = with_head(&["device", "", "serves", "sent"]);
+    for device in devices {
         table.add_row([
             device.device.clone(),
             device.state.word().to_owned(),
             served(device.serves.as_ref(), bundle),
             HumanBytes(device.sent).to_string(),
-            device.reason.as_ref().map(|reason| format!("{}: {}", reason.cause, reason.words)).unwrap_or_default(),
         ]);
     }
     right(&mut table, &[3]);
-    table.trim_fmt()
+    let why = |device: &DeviceReport| {
+        device.reason.as_ref().map(|reason| format!("{} ({}): {}", device.state.word(), reason.cause, reason.words))
+    };
+    table.trim_fmt() + &below(devices.iter().filter_map(|device| Some((device.device.as_str(), why(device)?))))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fleet::event::Reason;
+    use crate::fleet::event::{Reason, State};
 
     #[test]
     fn times_are_as_exact_as_they_are_known() {
@@ -123,7 +135,7 @@ mod tests {
     }
 
     #[test]
-    fn the_report_ends_with_what_needs_a_person() {
+    fn reasons_stand_below_the_table() {
         let device = |device: &str, state, reason: Option<Reason>| DeviceReport {
             device: device.to_owned(),
             state,
@@ -137,7 +149,7 @@ mod tests {
         ];
         let text = report(&devices, "sha256:new");
         let rows: Vec<&str> = text.lines().skip(1).collect();
-        assert!(rows[0].contains("gw-2") && rows[0].contains("m (this)"), "{text}");
-        assert!(rows[1].contains("gw-1") && rows[1].contains("went_back: it crashed"), "{text}");
+        assert!(rows[1].contains("gw-2") && rows[1].contains("m (this)"), "{text}");
+        assert_eq!(rows[2], " gw-1: failed (went_back): it crashed");
     }
 }
