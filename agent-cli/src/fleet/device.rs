@@ -21,7 +21,7 @@ use crate::status::Trouble;
 use crate::target::Address;
 
 /// How long a device may verify, load and test a model. Its connection gives signs of life meanwhile.
-const ACTIVATED: Duration = Duration::from_secs(60 * 60);
+const ACTIVATED: Duration = Duration::from_secs(15 * 60);
 /// The first pause before a lost link is made again; each further one is twice as long, up to a bound.
 const BACKOFF: Duration = Duration::from_secs(1);
 const LONGEST_BACKOFF: Duration = Duration::from_secs(15);

@@ -1,5 +1,5 @@
 //! What a rollout tells as it goes: to bars, lines or programs. The JSON form of these is documented in
-//! `docs/deploy.md` and stays as it is.
+//! `docs/fleet.md` and stays as it is.
 
 use std::sync::{Mutex, PoisonError};
 
@@ -121,6 +121,15 @@ pub(crate) enum Outcome {
 #[derive(Debug, Clone, Serialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
 pub(crate) enum Event {
+    /// The devices are asked what they lack.
+    Begun {
+        /// The model's name.
+        model: String,
+        /// Its digest.
+        bundle: String,
+        /// How many devices.
+        devices: usize,
+    },
     /// What is going to happen.
     Plan {
         /// The model's name.

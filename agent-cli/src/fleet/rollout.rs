@@ -21,6 +21,8 @@ use crate::target::Address;
 
 /// Devices that are asked something short at once.
 const ASKED: usize = 32;
+/// How long a device may be silent that is only asked for the plan.
+const SURVEY: Duration = Duration::from_secs(10);
 /// How long a device may be silent that is only asked for the report.
 const GLANCE: Duration = Duration::from_secs(5);
 /// Before a device that could not be reached for the plan is called once more.
@@ -87,7 +89,11 @@ pub(crate) async fn run(
     let entry = |(device, address)| Entry { device, address, planned: None, ended: None, serves: None };
     let mut rollout = Rollout { common, settings, entries: devices.into_iter().map(entry).collect() };
     rollout.plan().await;
-    let outcome = if rollout.settings.dry_run { Outcome::DryRun } else { rollout.waves().await };
+    let outcome = match rollout.common.halt.why() {
+        Some(_) => Outcome::Interrupted,
+        None if rollout.settings.dry_run => Outcome::DryRun,
+        None => rollout.waves().await,
+    };
     if outcome == Outcome::Stopped && rollout.settings.roll_back {
         rollout.go_back().await;
     }
@@ -105,6 +111,9 @@ impl Rollout {
     /// Asks every device, and tells what is going to happen.
     async fn plan(&mut self) {
         let rate = plan::rate(self.settings.rate);
+        let source = &self.common.source;
+        let (model, bundle) = (source.name.clone(), source.bundle.clone());
+        self.common.teller.tell(&Event::Begun { model, bundle, devices: self.entries.len() });
         let common = Arc::clone(&self.common);
         let answers = self.ask(|_| true, move |address| survey(Arc::clone(&common), address, rate.0)).await;
         for (place, answer) in answers {
@@ -336,7 +345,7 @@ fn next(outcome: Outcome, rolled_back: bool, done: usize) -> &'static str {
 /// What a device says to the plan. Whoever does not answer is called once more.
 async fn survey(common: Arc<Common>, address: Address, rate: Rate) -> Result<(Planned, Option<Reason>), Reason> {
     let once = || async {
-        let mut operator = Operator::at(&address, common.patience).await?;
+        let mut operator = Operator::at(&address, common.patience.min(SURVEY)).await?;
         let now = look::once(&mut operator).await?;
         let answer = operator.plan(common.source.manifest.clone(), common.source.info.clone()).await?;
         Ok::<_, Trouble>((plan::planned(&answer, &now, &common.source.bundle, rate), plan::obstacle(&answer)))

@@ -13,7 +13,7 @@ use crate::status::Trouble;
 use crate::target::Address;
 
 /// How long a device may verify, load and test the model before.
-const LOADED: Duration = Duration::from_secs(60 * 60);
+const LOADED: Duration = Duration::from_secs(15 * 60);
 
 /// Has a device serve the model that was active before. With `from`, only where that model is served: a device that went
 /// back by itself is left alone. Gives what is served now.

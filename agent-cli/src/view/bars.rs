@@ -25,6 +25,8 @@ pub(super) struct Bars {
     name: usize,
     count: usize,
     wave: (usize, usize),
+    /// Of each device: bytes to send in all, and how many of them are left.
+    bytes: HashMap<String, (u64, u64)>,
     done: usize,
     failed: usize,
     skipped: usize,
@@ -39,6 +41,7 @@ impl Bars {
             name: 0,
             count: 0,
             wave: (0, 0),
+            bytes: HashMap::new(),
             done: 0,
             failed: 0,
             skipped: 0,
@@ -98,6 +101,9 @@ impl Bars {
             }
             state => self.end(&bar, device, state, reason),
         }
+        if let Some(bytes) = bytes {
+            self.left(device, bytes);
+        }
         self.sum();
     }
 
@@ -108,6 +114,10 @@ impl Bars {
             State::Failed => self.failed += 1,
             State::Skipped => self.skipped += 1,
             _ => {}
+        }
+        // What it has not got by now it does not get in this run.
+        if let Some((all, left)) = self.bytes.get_mut(device) {
+            *all -= std::mem::take(left);
         }
         let text = reason.map_or_else(|| state.word().to_owned(), |reason| format!("{}: {reason}", state.word()));
         if self.count <= ALL {
@@ -122,19 +132,29 @@ impl Bars {
         }
     }
 
+    /// What all devices together have got, and how many are through.
     fn sum(&self) {
-        if let Some(total) = &self.total {
-            let Self { wave: (wave, of), done, failed, skipped, .. } = self;
-            total.set_message(format!("wave {wave} of {of}: {done} done, {failed} failed, {skipped} skipped"));
-            total.set_position((done + failed + skipped) as u64);
+        let Some(total) = &self.total else { return };
+        let Self { wave: (wave, of), done, failed, skipped, .. } = self;
+        let skipped = if *skipped > 0 { format!(", {skipped} skipped") } else { String::new() };
+        total.set_message(format!("wave {wave} of {of}: {done} done, {failed} failed{skipped}"));
+        let (all, left) = self.bytes.values().fold((0, 0), |(all, left), bytes| (all + bytes.0, left + bytes.1));
+        total.set_length(all);
+        total.set_position(all - left);
+    }
+
+    fn left(&mut self, device: &str, left: u64) {
+        if let Some(bytes) = self.bytes.get_mut(device) {
+            bytes.0 = bytes.0.max(left);
+            bytes.1 = left;
         }
     }
 
     fn begin(&mut self, wave: usize, of: usize) {
         self.wave = (wave, of);
         if self.total.is_none() {
-            let total = self.all.add(ProgressBar::new(self.count as u64));
-            total.set_style(self.style("[{wide_bar}] {msg}"));
+            let total = self.all.add(ProgressBar::new(0));
+            total.set_style(self.style("[{wide_bar}] {bytes} of {total_bytes}, {msg}"));
             total.set_prefix("all");
             self.total = Some(total);
         }
@@ -162,21 +182,25 @@ impl View for Bars {
                 self.name = widest.clamp(3, NAME);
                 self.count = devices.len();
                 self.skipped = devices.iter().filter(|device| device.skipped.is_some()).count();
-                let confirmed = |planned: &&crate::fleet::plan::Planned| planned.confirmed;
-                self.done = devices.iter().filter_map(|device| device.planned.as_ref()).filter(confirmed).count();
+                for device in devices.iter().filter(|device| device.skipped.is_none()) {
+                    let Some(planned) = &device.planned else { continue };
+                    self.done += usize::from(planned.confirmed);
+                    self.bytes.insert(device.device.clone(), (planned.bytes, planned.bytes));
+                }
             }
             Event::DeviceState { device, state, bytes, reason } => {
                 return self.state(device, *state, *bytes, reason.as_ref().map(|reason| reason.words.as_str()));
             }
-            Event::Transferred { device, bytes, .. } => {
+            Event::Transferred { device, bytes, of } => {
                 if let Some(bar) = self.devices.get(device) {
                     bar.set_position(*bytes);
                 }
-                return;
+                self.left(device, of.saturating_sub(*bytes));
+                return self.sum();
             }
             Event::Finished { .. } => return self.close(),
             Event::WaveStarted { wave, of, .. } => self.begin(*wave, *of),
-            Event::Retry { .. } | Event::Gate { .. } | Event::Report { .. } => {}
+            Event::Begun { .. } | Event::Retry { .. } | Event::Gate { .. } | Event::Report { .. } => {}
         }
         if let Some(text) = words::said(event) {
             self.print(&text);

@@ -11,6 +11,7 @@ const NAMES: usize = 8;
 /// The text for an event, of one or more lines; none where it is nothing to read.
 pub(super) fn said(event: &Event) -> Option<String> {
     match event {
+        Event::Begun { model, devices, .. } => Some(format!("asking {devices} devices what they lack of {model}")),
         Event::Plan { model, bundle, bytes, rate, rate_assumed, waves, devices } => {
             let rate = if *rate_assumed { format!("{rate}, which is assumed") } else { rate.clone() };
             let waves: Vec<String> = waves.iter().map(usize::to_string).collect();
