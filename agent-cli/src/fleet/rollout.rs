@@ -312,7 +312,7 @@ impl Rollout {
             next: next(outcome, self.settings.roll_back, done).to_owned(),
         });
         let (failed, skipped) = (self.is(State::Failed), self.is(State::Skipped));
-        let words = format!("{done} of {all} devices serve {}, {failed} failed, {skipped} were skipped", source.name);
+        let words = format!("{done} of {all} devices serve {}; {failed} failed, {skipped} skipped", source.name);
         match outcome {
             Outcome::Done | Outcome::DryRun => Ok(()),
             Outcome::Partly => Err(Failure::Partly(words)),

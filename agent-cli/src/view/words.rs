@@ -80,7 +80,7 @@ fn outcome_words(outcome: Outcome) -> &'static str {
     match outcome {
         Outcome::Done => "served everywhere",
         Outcome::Partly => "not served everywhere",
-        Outcome::Stopped => "stopped, too many devices failed",
+        Outcome::Stopped => "stopped by its gate",
         Outcome::Interrupted => "interrupted",
         Outcome::DryRun => "only planned",
     }
