@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use recurve_bundle::Bundle;
 use recurve_tests::fleet::{Fleet, Rollout, name};
+use recurve_tests::process::{agent_cli, run};
 use recurve_tests::proxy::{Link, Proxy};
 use recurve_tests::world::{self, path};
 use rustix::process::Signal;
@@ -202,4 +203,19 @@ fn a_link_that_breaks_is_made_again() {
     let sending: Vec<_> = rollout.events("device_state").filter_map(|event| event["bytes"].as_u64()).collect();
     assert!(matches!(sending[..], [first, second] if first == bytes && second < bytes), "{sending:?}");
     all_serve(&fleet, "all", &new);
+}
+
+#[test]
+fn who_may_not_ask_is_told_so_and_who_is_away_is_named() {
+    let state = tempfile::tempdir().unwrap();
+    let daemon = recurve_tests::daemon::Setup::managed(state.path()).tcp().start();
+    let status = |on: &str| run(&mut agent_cli(&["status", "--on", on]));
+    let refused = status(&daemon.address);
+    assert_eq!(refused.code, Some(1), "{}", refused.stderr);
+    assert!(refused.stderr.contains("only operators may do this"), "{}", refused.stderr);
+    let address = daemon.address.clone();
+    assert!(daemon.stop().success());
+    let away = status(&address);
+    assert_eq!(away.code, Some(3), "{}", away.stderr);
+    assert!(away.stdout.contains("out of reach") && away.stderr.contains("nothing listens there"), "{}", away.stderr);
 }

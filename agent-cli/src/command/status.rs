@@ -78,24 +78,25 @@ pub(crate) async fn run(args: Args) -> Result<(), Failure> {
 
 fn ended(args: &Args, rows: Vec<Row>) -> Result<(), Failure> {
     let all = rows.len();
-    let lost: Vec<Row> = rows.into_iter().filter(|row| !row.reachable).collect();
-    match lost.len() {
-        0 => Ok(()),
-        _ if args.to.is_empty() => {
-            let words = |row: Row| format!("{}: {}", row.device, row.error.unwrap_or_default());
-            Err(Failure::Unreachable(lost.into_iter().map(words).collect()))
+    let silent: Vec<Row> = rows.into_iter().filter(|row| row.error.is_some()).collect();
+    match silent.as_slice() {
+        [] => Ok(()),
+        [Row { device, reachable, error, .. }] if args.to.is_empty() => {
+            let words = format!("{device}: {}", error.as_deref().unwrap_or_default());
+            Err(if *reachable { Failure::Failed(words) } else { Failure::Unreachable(words) })
         }
-        count => Err(Failure::Partly(format!("{count} of {all} devices did not answer"))),
+        silent => Err(Failure::Partly(format!("{} of {all} devices did not answer", silent.len()))),
     }
 }
 
 fn show(rows: &[Row]) -> String {
     let mut shown = table::with_head(&["device", "serving", "model", "digest", "stage", "last failure"]);
     for row in rows {
-        let serving = match (row.reachable, row.serving) {
-            (false, _) => "out of reach",
-            (true, true) => "yes",
-            (true, false) => "no",
+        let serving = match (row.reachable, &row.error, row.serving) {
+            (false, ..) => "out of reach",
+            (true, Some(_), _) => "?",
+            (true, None, true) => "yes",
+            (true, None, false) => "no",
         };
         let stage = match (&row.stage, row.probation_ms) {
             (Some("probation"), Some(left)) => format!("probation, {:.0} s left", left / 1e3),
@@ -128,7 +129,7 @@ struct Row {
     probation_ms: Option<f64>,
     /// Why it went back from a model by itself, the last one that it keeps.
     last_failure: Option<String>,
-    /// Why it could not be asked.
+    /// Why it did not answer.
     error: Option<String>,
 }
 
@@ -141,13 +142,13 @@ impl Row {
 
 impl From<(String, Result<Snapshot, Trouble>)> for Row {
     fn from((device, seen): (String, Result<Snapshot, Trouble>)) -> Self {
-        let (now, error) = match seen {
-            Ok(now) => (now, None),
-            Err(trouble) => (Snapshot::default(), Some(trouble.words)),
+        let (now, reachable, error) = match seen {
+            Ok(now) => (now, true, None),
+            Err(trouble) => (Snapshot::default(), !trouble.lost, Some(trouble.words)),
         };
         Self {
             device,
-            reachable: error.is_none(),
+            reachable,
             serving: now.serving.unwrap_or(now.bundle.is_some()),
             stage: now.bundle.as_ref().map(|_| if now.confirmed { "confirmed" } else { "probation" }),
             probation_ms: now.probation.map(|left| left.as_secs_f64() * 1e3),

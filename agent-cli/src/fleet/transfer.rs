@@ -21,6 +21,8 @@ use crate::status::Trouble;
 
 /// Most bytes in a message.
 const PIECE: usize = 256 << 10;
+/// Pieces of a transfer that were read and wait for the connection.
+const AHEAD: usize = 4;
 /// Most pieces in memory, of all transfers together.
 const PIECES: usize = 96;
 /// How long a device may take to write down a blob that came whole. Its connection gives signs of life meanwhile.
@@ -87,7 +89,7 @@ impl Transfers {
     ) -> Result<(), Trouble> {
         let target = operator.target().clone();
         let silent = |waited: Duration| Trouble::lost(&target, format!("it took no byte for {waited:?}"));
-        let (pieces, stream) = mpsc::channel(1);
+        let (pieces, stream) = mpsc::channel(AHEAD);
         let offset = blob.offset;
         let mut call = pin!(operator.upload(blob, stream));
         let reading = async {
