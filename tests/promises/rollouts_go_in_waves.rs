@@ -114,6 +114,22 @@ fn a_canary_that_fails_stops_the_rollout() {
 }
 
 #[test]
+fn too_many_failures_stop_the_wave_that_they_happen_in() {
+    let fleet = Fleet::new(4);
+    fleet.give(&world::tiny("int4"));
+    let dir = tempfile::tempdir().unwrap();
+    let bad = dir.path().join("bad");
+    world::failing(&world::tiny("int8"), &bad);
+    let args = ["--to", "all", "--waves", "100%", "--soak", "0s", "--parallel", "1", "--max-failures", "25%"];
+    let mut rollout = fleet.begin(&bad, &args);
+    assert_eq!(rollout.ended(), Some(9), "{}", rollout.text());
+    let count = |state: &str| (1..=4).filter(|number| rollout.reported(*number)["state"] == state).count();
+    assert_eq!((count("failed"), count("waiting")), (2, 2), "one of four may fail:\n{}", rollout.text());
+    let untouched = (1..=4).filter(|number| rollout.reported(*number)["state"] == "waiting");
+    assert!(untouched.into_iter().all(|number| rollout.reported(number)["sent"] == 0), "{}", rollout.text());
+}
+
+#[test]
 fn a_rollout_that_is_stopped_takes_back_what_it_changed() {
     let mut fleet = Fleet::new(4);
     let (old, new) = (world::tiny("int4"), world::tiny("int8"));
