@@ -10,7 +10,9 @@ use recurve_registry::{Access, AuthFile, Credentials, Repository, Retry};
 
 use crate::command;
 use crate::exit::{self, Failure};
-use crate::target::{self, Target};
+use crate::fleet::inventory::{Device, Inventory};
+use crate::fleet::select::{Selector, select};
+use crate::target::{self, Address, CertificateFiles, Target};
 
 /// Exports RecurrentGemma checkpoints to bundles, and talks to the daemons that serve them.
 #[derive(Debug, Parser)]
@@ -43,12 +45,18 @@ pub(crate) enum Command {
     Push(command::push::Args),
     /// Pull a bundle from an OCI registry
     Pull(command::pull::Args),
-    /// Send a bundle to a daemon, have it tested there, and serve it
+    /// Send a bundle to a daemon or a fleet, have it tested there, and serve it
     Deploy(command::deploy::Args),
-    /// List the models of a daemon, go back to the one before, or remove one
+    /// Serve the model that was active before, on a daemon or a fleet
+    Rollback(command::rollback::Args),
+    /// Tell what daemons serve, and what went wrong there
+    Status(command::status::Args),
+    /// List the models of a daemon, or remove one
     Models(command::models::Args),
     /// Sign bundles, and say whose signatures a daemon believes
     Trust(command::trust::Args),
+    /// Keep the inventory: which devices there are
+    Devices(command::devices::Args),
     /// Print a script that completes this command line in a shell
     Completions(command::completions::Args),
 }
@@ -56,10 +64,12 @@ pub(crate) enum Command {
 /// Which daemon.
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct On {
-    /// The daemon to ask: host:port or unix:/path. Default: the socket /run/recurve/recurved.sock where it exists,
-    /// else 127.0.0.1:50051
+    /// The daemon to ask: a name of the inventory, host:port, or unix:/path. Default: the socket
+    /// /run/recurve/recurved.sock where it exists, else 127.0.0.1:50051
     #[arg(long = "on", value_name = "TARGET", env = "RECURVE_ON", hide_env_values = true, global = true)]
     target: Option<String>,
+    #[command(flatten)]
+    fleet: Fleet,
     /// The certificate in PEM of the authority that knows the daemon: TLS, for daemons that other machines can reach
     #[arg(long, value_name = "FILE", env = "RECURVE_CA", hide_env_values = true, global = true, help_heading = TLS)]
     ca: Option<PathBuf>,
@@ -71,35 +81,57 @@ pub(crate) struct On {
     key: Option<PathBuf>,
 }
 
-const TLS: &str = "TLS";
-
-/// What TLS needs, in PEM.
-#[derive(Debug)]
-pub(crate) struct Certificates {
-    /// Of the authority that knows the daemon.
-    pub(crate) ca: Vec<u8>,
-    /// Our own certificate and its key.
-    pub(crate) own: Option<(Vec<u8>, Vec<u8>)>,
-}
+const TLS: &str = "TLS, where the inventory does not say it";
 
 impl On {
     /// The address that was asked for, or the default one.
-    pub(crate) fn target(&self) -> Result<Target, Failure> {
-        target::resolve(self.target.as_deref(), Path::new(target::LOCAL_SOCKET))
+    pub(crate) fn address(&self) -> Result<Address, Failure> {
+        match self.target.as_deref() {
+            Some(name) if target::is_name(name) => self.device(&self.fleet.on(name)?),
+            on => {
+                let target = target::resolve(on, Path::new(target::LOCAL_SOCKET))?;
+                // Whoever may open a Unix socket is known by that.
+                let tcp = matches!(target, Target::Tcp { .. });
+                let certificates = if tcp { self.certificates()?.map(|files| files.read()).transpose()? } else { None };
+                Ok(Address { target, certificates })
+            }
+        }
     }
 
-    /// The certificates for TLS, where it is asked for.
-    pub(crate) fn certificates(&self) -> Result<Option<Certificates>, Failure> {
-        let read = |path: &PathBuf| {
-            std::fs::read(path).map_err(|error| Failure::Usage(format!("cannot read {}: {error}", path.display())))
+    /// The devices that selectors mean; without any the one daemon, called by its address.
+    pub(crate) fn devices(&self, to: &[Selector]) -> Result<Vec<(String, Address)>, Failure> {
+        if to.is_empty() {
+            let address = self.address()?;
+            return Ok(vec![(address.target.to_string(), address)]);
+        }
+        let named = |device: Device| Ok((device.name.clone(), self.device(&device)?));
+        select(to, &self.inventory()?)?.into_iter().map(named).collect()
+    }
+
+    /// The address of a device of the inventory: its own TLS comes before what the command line says.
+    fn device(&self, device: &Device) -> Result<Address, Failure> {
+        let files = match (&device.target, &device.tls) {
+            (Target::Unix(_), _) => None,
+            (Target::Tcp { .. }, Some(own)) => Some(own.clone()),
+            (Target::Tcp { .. }, None) => self.certificates()?,
         };
+        Ok(Address { target: device.target.clone(), certificates: files.map(|files| files.read()).transpose()? })
+    }
+
+    /// The inventory.
+    fn inventory(&self) -> Result<Inventory, Failure> {
+        self.fleet.inventory()
+    }
+
+    /// The files for TLS, where it is asked for.
+    fn certificates(&self) -> Result<Option<CertificateFiles>, Failure> {
         let own = match (&self.certificate, &self.key) {
-            (Some(certificate), Some(key)) => Some((read(certificate)?, read(key)?)),
+            (Some(certificate), Some(key)) => Some((certificate.clone(), key.clone())),
             (None, None) => None,
             _ => return Err(Failure::Usage("--certificate and --key go together: give both, or neither".to_owned())),
         };
         match &self.ca {
-            Some(ca) => Ok(Some(Certificates { ca: read(ca)?, own })),
+            Some(ca) => Ok(Some(CertificateFiles { ca: ca.clone(), own })),
             None if own.is_some() => {
                 Err(Failure::Usage("--certificate needs --ca, the authority that knows the daemon".to_owned()))
             }
@@ -167,6 +199,59 @@ fn usual_auth_files() -> Vec<PathBuf> {
     .into_iter()
     .flatten()
     .collect()
+}
+
+/// Which inventory.
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct Fleet {
+    /// The inventory of devices. Default: recurve/fleet.toml in $XDG_CONFIG_HOME, else in ~/.config
+    #[arg(long, value_name = "FILE", env = "RECURVE_FLEET", hide_env_values = true, global = true)]
+    fleet: Option<PathBuf>,
+}
+
+impl Fleet {
+    /// Where it is, or would be.
+    pub(crate) fn path(&self) -> Result<PathBuf, Failure> {
+        match &self.fleet {
+            Some(path) => Ok(path.clone()),
+            None => default_inventory().ok_or_else(|| {
+                Failure::Usage(
+                    "there is no home directory to look for the inventory in: name it with --fleet".to_owned(),
+                )
+            }),
+        }
+    }
+
+    /// The inventory.
+    pub(crate) fn inventory(&self) -> Result<Inventory, Failure> {
+        Inventory::read(&self.path()?)
+    }
+
+    /// The device with this name, which stood where an address may stand too.
+    fn on(&self, name: &str) -> Result<Device, Failure> {
+        let path = self.path()?;
+        if !path.exists() {
+            return Err(Failure::Usage(format!(
+                "--on {name:?} (or RECURVE_ON) has no port: write `{name}:50051`. It could be a name of the inventory {}, but that \
+                 does not exist",
+                path.display()
+            )));
+        }
+        Inventory::read(&path)?.device(name).cloned().map_err(|failure| match failure {
+            Failure::Usage(words) => {
+                Failure::Usage(format!("--on {name:?} (or RECURVE_ON): {words}; for an address, write `{name}:50051`"))
+            }
+            failure => failure,
+        })
+    }
+}
+
+/// The file that the XDG rules give: a relative path counts as none.
+#[allow(clippy::disallowed_methods, reason = "this is the one place that reads the environment")]
+fn default_inventory() -> Option<PathBuf> {
+    let folder = |name| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
+    let config = folder("XDG_CONFIG_HOME").or_else(|| Some(folder("HOME")?.join(".config")))?;
+    Some(config.join("recurve/fleet.toml"))
 }
 
 const SAMPLING: &str = "Sampling (each is the bundle's own where it is not given)";
@@ -278,6 +363,11 @@ pub(crate) fn duration(text: &str) -> Result<Duration, String> {
         return Err("the time must be from 1ms to 8760h".to_owned());
     }
     Ok(Duration::from_secs_f64(seconds))
+}
+
+/// As [`duration`], or `0s`.
+pub(crate) fn duration_or_none(text: &str) -> Result<Duration, String> {
+    if matches!(text, "0" | "0s") { Ok(Duration::ZERO) } else { duration(text) }
 }
 
 /// Token ids, separated by commas or spaces: `2,17,30`.

@@ -13,10 +13,10 @@ use recurve_proto::v1::{
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
 use tonic::{Request, Response, Status};
 
-use crate::args::{Certificates, On};
+use crate::args::On;
 use crate::exit::Failure;
-use crate::status::{self, Stage};
-use crate::target::Target;
+use crate::status::{self, Stage, Trouble};
+use crate::target::{Address, Certificates, Target};
 
 /// How long a daemon may take to accept a connection.
 const CONNECT: Duration = Duration::from_secs(5);
@@ -35,7 +35,9 @@ pub(crate) struct Client {
 impl Client {
     /// Connects to the daemon that `on` names.
     pub(crate) async fn connect(on: &On) -> Result<Self, Failure> {
-        let (target, channel) = channel(on).await?;
+        let address = on.address()?;
+        let channel = channel(&address, KEEP_ALIVE).await?;
+        let target = address.target;
         let inference = InferenceClient::new(channel).max_decoding_message_size(LARGEST_ANSWER);
         Ok(Self { target, inference })
     }
@@ -123,17 +125,17 @@ impl Client {
     }
 }
 
-/// A connection to the daemon that `on` names.
-async fn channel(on: &On) -> Result<(Target, Channel), Failure> {
-    let target = on.target()?;
-    // Whoever may open a Unix socket is known by that.
-    let certificates = if matches!(target, Target::Tcp { .. }) { on.certificates()? } else { None };
+/// A connection to the daemon at this address. `silent`: how long it may give no sign of life while a call is under way
+/// before it is asked for one, and then until that comes.
+async fn channel(address: &Address, silent: Duration) -> Result<Channel, Trouble> {
+    let Address { target, certificates } = address;
+    let accept = CONNECT.min(silent);
     let mut endpoint = Endpoint::from_shared(target.uri(certificates.is_some()))
         .map_err(|error| Failure::Usage(format!("{target} is not an address: {error}")))?
-        .connect_timeout(CONNECT)
+        .connect_timeout(accept)
         .tcp_nodelay(true)
-        .http2_keep_alive_interval(KEEP_ALIVE)
-        .keep_alive_timeout(KEEP_ALIVE);
+        .http2_keep_alive_interval(silent)
+        .keep_alive_timeout(silent);
     if let Some(Certificates { ca, own }) = certificates {
         let mut tls = ClientTlsConfig::new().ca_certificate(Certificate::from_pem(ca));
         if let Some((certificate, key)) = own {
@@ -142,6 +144,9 @@ async fn channel(on: &On) -> Result<(Target, Channel), Failure> {
         let refused = |error| Failure::Usage(format!("the certificates cannot be used: {}", status::root(&error)));
         endpoint = endpoint.tls_config(tls).map_err(refused)?;
     }
-    let channel = endpoint.connect().await.map_err(|error| status::connecting(&target, &error))?;
-    Ok((target, channel))
+    match tokio::time::timeout(accept, endpoint.connect()).await {
+        Ok(connected) => connected.map_err(|error| Trouble::connecting(target, &error)),
+        // A process that stands still: its system takes the connection, and nobody answers.
+        Err(_) => Err(Trouble::lost(target, "it does not answer".to_owned())),
+    }
 }

@@ -24,6 +24,10 @@ pub(crate) enum Failure {
     Busy(String),
     /// A file, checkpoint or bundle is damaged, or is not what it should be.
     Damaged(String),
+    /// Some devices of a fleet did not do what was asked of all.
+    Partly(String),
+    /// A rollout was stopped by its gate.
+    Stopped(String),
     /// The person pressed Ctrl-C.
     Interrupted,
     /// The reader of our output closed it, as `head` does. Not an error.
@@ -31,7 +35,7 @@ pub(crate) enum Failure {
 }
 
 /// Every exit code and what it means, in the words of `--help` and of `docs/exit-codes.md`.
-pub(crate) const CODES: [(u8, &str); 9] = [
+pub(crate) const CODES: [(u8, &str); 11] = [
     (0, "done"),
     (1, "the daemon or the registry refused the request or failed at it, or this machine did"),
     (2, "the command line is wrong"),
@@ -40,6 +44,8 @@ pub(crate) const CODES: [(u8, &str); 9] = [
     (5, "the time given with --timeout was over"),
     (6, "the daemon is busy: try again later"),
     (7, "a file, checkpoint or bundle is damaged or not what it should be"),
+    (8, "some devices of a fleet did not do it; the report names each with its reason"),
+    (9, "a rollout was stopped by its gate: too many devices failed"),
     (130, "interrupted with Ctrl-C"),
 ];
 
@@ -55,6 +61,8 @@ impl Failure {
             Self::Deadline(_) => 5,
             Self::Busy(_) => 6,
             Self::Damaged(_) => 7,
+            Self::Partly(_) => 8,
+            Self::Stopped(_) => 9,
             Self::Interrupted => 130,
         }
     }
@@ -68,7 +76,9 @@ impl Failure {
             | Self::Incomplete(message)
             | Self::Deadline(message)
             | Self::Busy(message)
-            | Self::Damaged(message) => Some(message),
+            | Self::Damaged(message)
+            | Self::Partly(message)
+            | Self::Stopped(message) => Some(message),
             Self::Interrupted | Self::OutputClosed => None,
         }
     }
@@ -141,6 +151,8 @@ mod tests {
             Failure::Deadline(text()),
             Failure::Busy(text()),
             Failure::Damaged(text()),
+            Failure::Partly(text()),
+            Failure::Stopped(text()),
             Failure::Interrupted,
             Failure::OutputClosed,
         ] {

@@ -4,12 +4,14 @@ mod args;
 mod client;
 mod command;
 mod exit;
+mod fleet;
 mod input;
 mod interrupt;
 mod output;
 mod report;
 mod status;
 mod target;
+mod view;
 
 use std::process::ExitCode;
 
@@ -35,7 +37,10 @@ fn run(command: Command) -> Result<(), Failure> {
         Command::Detokenize(args) => online(or_interrupted(command::detokenize::run(args))),
         Command::Bench(args) => online(or_interrupted(command::bench::run(args))),
         Command::Export(args) => online(command::export::run(args)),
-        Command::Deploy(args) => online(or_interrupted(command::deploy::run(args))),
+        Command::Deploy(args) => online(command::deploy::run(args)),
+        Command::Rollback(args) => online(or_interrupted(command::rollback::run(args))),
+        Command::Status(args) => online(or_interrupted(command::status::run(args))),
+        Command::Devices(args) => command::devices::run(args),
         Command::Push(args) => online(or_interrupted(command::push::run(args))),
         Command::Pull(args) => online(or_interrupted(command::pull::run(args))),
         Command::Models(args) => online(or_interrupted(command::models::run(args))),

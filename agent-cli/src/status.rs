@@ -19,19 +19,74 @@ pub(crate) enum Stage {
     Answering,
 }
 
-/// A connection that could not be made.
-pub(crate) fn connecting(target: &Target, error: &(dyn Error + 'static)) -> Failure {
-    let cause = match find::<io::Error>(error).map(io::Error::kind) {
+/// A call that failed: for the person, and for who decides whether to call again.
+#[derive(Debug, Clone)]
+pub(crate) struct Trouble {
+    /// What to tell somebody who asked one daemon.
+    pub(crate) failure: Failure,
+    /// The same for somebody who knows which daemon it was, and asked many.
+    pub(crate) words: String,
+    /// The daemon's stable reason; empty where it gave none.
+    pub(crate) reason: String,
+    /// The daemon could not be reached, or the connection was lost: later it may be there again.
+    pub(crate) lost: bool,
+}
+
+impl Trouble {
+    /// Nothing was heard of a daemon.
+    pub(crate) fn lost(target: &Target, words: String) -> Self {
+        let failure = Failure::Unreachable(format!("{target}: {words}"));
+        Self { failure, words, reason: String::new(), lost: true }
+    }
+
+    /// A call that failed.
+    pub(crate) fn calling(target: &Target, status: &Status, stage: Stage) -> Self {
+        let details = status.get_error_details();
+        let words = status
+            .source()
+            .map_or_else(|| said(status, &details), |cause| format!("the connection broke: {}", root(cause)));
+        Self { failure: calling(target, status, stage), words, reason: reason(status), lost: is_lost(status) }
+    }
+
+    /// A connection that could not be made.
+    pub(crate) fn connecting(target: &Target, error: &(dyn Error + 'static)) -> Self {
+        Self { failure: connecting(target, error), ..Self::lost(target, not_connected(error)) }
+    }
+}
+
+impl From<Failure> for Trouble {
+    /// Of a failure on this side.
+    fn from(failure: Failure) -> Self {
+        let words = failure.message().unwrap_or_default().to_owned();
+        Self { failure, words, reason: String::new(), lost: false }
+    }
+}
+
+impl From<Trouble> for Failure {
+    fn from(trouble: Trouble) -> Self {
+        trouble.failure
+    }
+}
+
+/// Why there is no connection.
+fn not_connected(error: &(dyn Error + 'static)) -> String {
+    match find::<io::Error>(error).map(io::Error::kind) {
         Some(io::ErrorKind::NotFound) => "there is no such socket".to_owned(),
         Some(io::ErrorKind::ConnectionRefused) => "nothing listens there".to_owned(),
         Some(io::ErrorKind::TimedOut) => "it does not answer".to_owned(),
         Some(io::ErrorKind::PermissionDenied) => {
-            return Failure::Unreachable(format!(
-                "cannot reach a daemon at {target}: this user may not open the socket; join the socket's group"
-            ));
+            "this user may not open the socket; join the socket's group".to_owned()
         }
         _ => root(error),
-    };
+    }
+}
+
+/// A connection that could not be made.
+fn connecting(target: &Target, error: &(dyn Error + 'static)) -> Failure {
+    let cause = not_connected(error);
+    if find::<io::Error>(error).is_some_and(|error| error.kind() == io::ErrorKind::PermissionDenied) {
+        return Failure::Unreachable(format!("cannot reach a daemon at {target}: {cause}"));
+    }
     Failure::Unreachable(format!(
         "cannot reach a daemon at {target}: {cause}; start it with `recurved --bundle DIR`, or name another with --on"
     ))
@@ -60,6 +115,20 @@ pub(crate) fn calling(target: &Target, status: &Status, stage: Stage) -> Failure
         }
         _ => Failure::Failed(format!("{target} refused: {said}")),
     }
+}
+
+/// The stable reason of a daemon's error; empty where it is none of ours.
+fn reason(status: &Status) -> String {
+    let details = status.get_error_details();
+    let info = details.error_info().filter(|info| info.domain == reason::DOMAIN);
+    info.map(|info| info.reason.clone()).unwrap_or_default()
+}
+
+/// Whether a call failed because nobody was there to answer, or not to the end.
+fn is_lost(status: &Status) -> bool {
+    status.source().is_some()
+        || status.code() == Code::Unavailable
+        || status.message().starts_with("grpc-status header missing")
 }
 
 /// A call that failed on this side of the wire.

@@ -1,7 +1,7 @@
 //! Which daemon is meant: the meaning of `--on`.
 
 use std::fmt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::exit::Failure;
 
@@ -10,15 +10,64 @@ pub(crate) const LOCAL_SOCKET: &str = "/run/recurve/recurved.sock";
 /// Where a daemon on this machine listens by default.
 const LOCAL_ADDRESS: (&str, u16) = ("127.0.0.1", 50051);
 /// What `--on` takes, for messages.
-const ALLOWED: &str = "host:port (gateway-7:50051, 192.0.2.7:50051, [2001:db8::7]:50051) or unix:/path";
+const ALLOWED: &str =
+    "a name of the inventory, host:port (gateway-7:50051, 192.0.2.7:50051, [2001:db8::7]:50051) or unix:/path";
 
 /// The address of one daemon.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Target {
     /// `host` is a name, an IPv4 address, or an IPv6 address in brackets.
     Tcp { host: String, port: u16 },
     /// Path of a Unix socket.
     Unix(String),
+}
+
+/// Where a daemon is, and what it takes to be heard there.
+#[derive(Debug, Clone)]
+pub(crate) struct Address {
+    /// Where.
+    pub(crate) target: Target,
+    /// For TLS; none where there is none.
+    pub(crate) certificates: Option<Certificates>,
+}
+
+/// What TLS needs, in PEM.
+#[derive(Clone)]
+pub(crate) struct Certificates {
+    /// Of the authority that knows the daemon.
+    pub(crate) ca: Vec<u8>,
+    /// Our own certificate and its key.
+    pub(crate) own: Option<(Vec<u8>, Vec<u8>)>,
+}
+
+impl fmt::Debug for Certificates {
+    /// Without the key.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Certificates").field("own", &self.own.is_some()).finish_non_exhaustive()
+    }
+}
+
+/// The files of [`Certificates`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct CertificateFiles {
+    /// Of the authority that knows the daemon.
+    pub(crate) ca: PathBuf,
+    /// Our own certificate and its key.
+    pub(crate) own: Option<(PathBuf, PathBuf)>,
+}
+
+impl CertificateFiles {
+    /// Reads them.
+    pub(crate) fn read(&self) -> Result<Certificates, Failure> {
+        let read = |path: &PathBuf| {
+            std::fs::read(path).map_err(|error| Failure::Usage(format!("cannot read {}: {error}", path.display())))
+        };
+        let own = match &self.own {
+            Some((certificate, key)) => Some((read(certificate)?, read(key)?)),
+            None => None,
+        };
+        Ok(Certificates { ca: read(&self.ca)?, own })
+    }
 }
 
 impl Target {
@@ -41,8 +90,12 @@ impl fmt::Display for Target {
     }
 }
 
-/// The daemon that `on` names; without it the one on this machine: by its socket where `socket` exists, else by TCP.
-/// This is the one place that knows how daemons are named.
+/// Whether `on` can only be a name of the inventory: it is one word, and no address is.
+pub(crate) fn is_name(on: &str) -> bool {
+    !on.is_empty() && !on.contains([':', '/'])
+}
+
+/// The daemon at the address `on`; without it the one on this machine: by its socket where `socket` exists, else by TCP.
 pub(crate) fn resolve(on: Option<&str>, socket: &Path) -> Result<Target, Failure> {
     match on {
         Some(text) => parse(text)
@@ -53,7 +106,7 @@ pub(crate) fn resolve(on: Option<&str>, socket: &Path) -> Result<Target, Failure
 }
 
 /// An address as text, or what is wrong with it.
-fn parse(text: &str) -> Result<Target, String> {
+pub(crate) fn parse(text: &str) -> Result<Target, String> {
     if let Some(path) = text.strip_prefix("unix:") {
         return unix(path.strip_prefix("//").unwrap_or(path));
     }

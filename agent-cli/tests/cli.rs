@@ -6,6 +6,8 @@
     reason = "a test that cannot go on must stop, in its helpers too"
 )]
 
+#[path = "cli/devices.rs"]
+mod devices;
 #[path = "cli/fake.rs"]
 mod fake;
 #[path = "cli/program.rs"]
@@ -17,6 +19,8 @@ mod bundles;
 mod chatting;
 #[path = "cli/errors.rs"]
 mod errors;
+#[path = "cli/fleets.rs"]
+mod fleets;
 #[path = "cli/generating.rs"]
 mod generating;
 #[path = "cli/measuring.rs"]

@@ -196,6 +196,14 @@ fn the_plan_of_a_tick_is_a_pure_function() {
 }
 
 #[test]
+fn the_decisions_about_a_fleet_are_pure_functions() {
+    let files = ["agent-cli/src/fleet/select.rs", "agent-cli/src/fleet/wave.rs", "agent-cli/src/fleet/gate.rs"];
+    let decisions = sources_where(|path| files.contains(&path));
+    assert_eq!(decisions.len(), files.len());
+    nobody_names(&["Instant", "SystemTime", "std::fs", "std::thread", "tokio", "client"], &decisions, "not pure");
+}
+
+#[test]
 fn unsafe_stands_in_the_kernels_and_three_files() {
     // Memory that ONNX Runtime writes in place; asking what of a mapped file is in memory; giving freed memory back.
     let files = ["crates/runtime/src/buffer.rs", "crates/runtime/src/weights.rs", "crates/runtime/src/heap.rs"];

@@ -60,7 +60,7 @@ fn a_model_that_ends_the_daemon_again_and_again_is_rolled_back_by_the_device() {
     assert_eq!(daemon.wait_for("ready")["bundle"], digest(&int4).as_str());
     assert_eq!(failure(&daemon, &int8).unwrap(), "the daemon ended 2 times while it was on probation");
     assert_eq!(failure(&daemon, &int4), None);
-    let refused = ask(&daemon, &["models", "rollback"]);
+    let refused = ask(&daemon, &["rollback"]);
     assert!(refused.stderr.contains("no model to go back to"), "{}", refused.stderr);
     // An operator may insist.
     assert_eq!(deploy(&daemon, &int8)["sent"].as_u64(), Some(0));

@@ -124,7 +124,7 @@ impl Before {
         let context = format!("{fault:?}");
         let faulty = with_fault(setup(&state), &state, &log, fault).allow("");
         if let Some(daemon) = faulty.attempt() {
-            for args in [&["deploy", path(&self.new)][..], &["models", "rollback"], &["deploy", path(&self.new)]] {
+            for args in [&["deploy", path(&self.new)][..], &["rollback"], &["deploy", path(&self.new)]] {
                 let ended = ask(&daemon, args);
                 assert!(fault.is_some() || ended.code == Some(0), "{}", ended.stderr);
             }

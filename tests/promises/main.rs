@@ -27,6 +27,8 @@ mod other_tools_understand_us;
 mod quantized_graphs_equal_the_oracle;
 mod registries_carry_bundles;
 mod results_do_not_depend_on_company;
+mod rollouts_go_in_waves;
+mod rollouts_survive_the_fleet;
 mod served_checkpoints_equal_hugging_face;
 mod settings_do_what_they_say;
 mod stopping_is_orderly;

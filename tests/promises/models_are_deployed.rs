@@ -49,7 +49,7 @@ async fn from_nothing_to_the_second_model_and_back() {
     let mut expected = [(digest(&int4), "previous"), (digest(&int8), "active")];
     expected.sort();
     assert_eq!(models(&daemon), expected);
-    let back = ask(&daemon, &["models", "rollback", "--format", "json"]).json();
+    let back = ask(&daemon, &["rollback", "--format", "json"]).json();
     assert_eq!((back["bundle"].as_str(), served(&daemon).await), (Some(digest(&int4).as_str()), digest(&int4)));
     let kept = ask(&daemon, &["models", "remove", &digest(&int8)]);
     assert!(kept.code == Some(1) && kept.stderr.contains("the one to go back to"), "{}", kept.stderr);

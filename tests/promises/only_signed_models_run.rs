@@ -145,7 +145,7 @@ async fn with_a_root_installed_signed_models_are_served_and_others_are_not() {
     assert_eq!(get(&daemon)["bundles"], serde_json::json!([digest(&int4)]));
     // The device decides, whatever the command line would have said: by name, and on the way back.
     refused_with(&daemon, &f32, reason::NOT_SIGNED).await;
-    refused(&ask(&daemon, &["models", "rollback"]), "is signed for this node");
+    refused(&ask(&daemon, &["rollback"]), "is signed for this node");
     assert_eq!(served(&daemon).await, digest(&int4));
     let audit = fs::read_to_string(fleet.state.join("audit.jsonl")).unwrap();
     for what in ["install root", "update trust", "\"trust\""] {
@@ -189,7 +189,7 @@ async fn what_has_expired_is_not_deployed_and_what_serves_goes_on() {
         let daemon = fleet.daemon();
         assert_eq!(served(&daemon).await, digest(&int8), "{role}: a start never asks for the time");
         refused_with(&daemon, &int4, reason::TRUST_EXPIRED).await;
-        let back = ask(&daemon, &["models", "rollback"]);
+        let back = ask(&daemon, &["rollback"]);
         refused(&back, &format!("the {role} metadata expired on 2020-02-02T20:20:20Z"));
         assert_eq!(served(&daemon).await, digest(&int8));
         assert!(daemon.stop().success());

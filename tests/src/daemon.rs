@@ -21,6 +21,7 @@ pub struct Setup {
     allowed: Vec<&'static str>,
     unix: bool,
     listen: Vec<String>,
+    port: u16,
 }
 
 /// A running daemon. When it is dropped the process is ended, and its log is checked.
@@ -51,12 +52,13 @@ impl Setup {
             allowed: Vec::new(),
             unix: false,
             listen: Vec::new(),
+            port: 0,
         }
     }
 
     /// Serve the models that are deployed, kept in this folder, to whoever comes over a Unix socket.
     pub fn managed(state: &Path) -> Self {
-        let managed = Self { bundle: None, settings: Vec::new(), allowed: Vec::new(), unix: true, listen: Vec::new() };
+        let managed = Self { bundle: None, unix: true, ..Self::new(Path::new("")) };
         managed.set("state_dir", state.display())
     }
 
@@ -88,6 +90,12 @@ impl Setup {
     pub fn listen(mut self, addresses: &[&str]) -> Self {
         self.listen = addresses.iter().map(|address| (*address).to_owned()).collect();
         self
+    }
+
+    /// Listen on this port.
+    pub fn port(mut self, port: u16) -> Self {
+        self.port = port;
+        self.tcp()
     }
 
     /// Warnings and errors that contain this are expected.
@@ -124,7 +132,7 @@ impl Setup {
     fn spawn(self) -> Daemon {
         let socket = self.unix.then(|| tempfile::tempdir().expect("a temporary folder"));
         let listen = socket.as_ref().map_or_else(
-            || "127.0.0.1:0".to_owned(),
+            || format!("127.0.0.1:{}", self.port),
             |dir| format!("unix:{}", dir.path().join("recurved.sock").display()),
         );
         let listen = if self.listen.is_empty() { vec![listen] } else { self.listen };

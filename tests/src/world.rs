@@ -4,6 +4,8 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, LazyLock, Mutex, OnceLock};
 
+use recurve_bundle::{Bundle, Digest};
+
 use crate::process::{agent_cli, build_dir, run};
 use crate::reference::repository;
 
@@ -54,6 +56,46 @@ pub fn ids(count: usize, seed: u32) -> Vec<u32> {
         3 + (state >> 8) % (TINY_VOCAB - 3)
     };
     (0..count).map(next).collect()
+}
+
+/// A copy of a bundle at `copy` in which one file has other bytes, as many, and every digest is right.
+pub fn forged(bundle: &Path, filepath: &str, copy: &Path, change: impl FnOnce(&mut [u8])) {
+    let opened = Bundle::open(bundle).expect("a bundle");
+    let manifest = opened.manifest();
+    let blobs = copy.join("blobs/sha256");
+    std::fs::create_dir_all(&blobs).expect("a folder");
+    let (changed, config) = (opened.file(filepath).expect("a file of the bundle").digest, manifest.config.digest);
+    for blob in manifest.layers.iter().map(|layer| layer.digest).filter(|digest| *digest != changed) {
+        std::fs::copy(opened.blob(&blob), blobs.join(blob.hex())).expect("a blob");
+    }
+    let write = |bytes: &[u8]| {
+        let digest = Digest::of(bytes);
+        std::fs::write(blobs.join(digest.hex()), bytes).expect("a blob");
+        digest
+    };
+    let read = |digest: &Digest| std::fs::read(opened.blob(digest)).expect("a blob");
+    let mut bytes = read(&changed);
+    change(&mut bytes);
+    let mut other = vec![(changed, write(&bytes))];
+    let replaced = |bytes: Vec<u8>, other: &[(Digest, Digest)]| {
+        let text = String::from_utf8(bytes).expect("JSON");
+        other.iter().fold(text, |text, (old, new)| text.replace(&old.hex(), &new.hex()))
+    };
+    for document in [config, *opened.digest()] {
+        let text = replaced(read(&document), &other);
+        other.push((document, write(text.as_bytes())));
+    }
+    let index = replaced(std::fs::read(bundle.join("index.json")).expect("an index"), &other);
+    std::fs::write(copy.join("index.json"), index).expect("a file");
+    std::fs::copy(bundle.join("oci-layout"), copy.join("oci-layout")).expect("a file");
+}
+
+/// A copy of a bundle that no device's golden test passes.
+pub fn failing(bundle: &Path, copy: &Path) {
+    // The logits are at the end: they change their sign.
+    forged(bundle, "golden.safetensors", copy, |bytes| {
+        bytes.iter_mut().rev().step_by(4).take(TINY_VOCAB as usize).for_each(|byte| *byte ^= 0x80);
+    });
 }
 
 /// A path as an argument.

@@ -1,31 +1,31 @@
 //! Calls about the models that a daemon keeps.
 
-use std::fs::File;
-use std::io::{Read as _, Seek as _, SeekFrom};
-use std::path::PathBuf;
+use std::time::Duration;
 
 use recurve_proto::Bytes;
 use recurve_proto::v1::activate_response::Event;
 use recurve_proto::v1::models_client::ModelsClient;
 use recurve_proto::v1::upload_request::Part;
 use recurve_proto::v1::{
-    ActivateRequest, ActivateResponse, ListModelsRequest, Model, ModelActive, PlanRequest, PlanResponse, PullRequest,
-    RemoveModelRequest, RollbackRequest, UploadHeader, UploadRequest,
+    ActivateRequest, ActivateResponse, ListModelsRequest, Model, ModelActive, NodeState, PlanRequest, PlanResponse,
+    PullRequest, RemoveModelRequest, RollbackRequest, UploadHeader, UploadRequest, WatchModelsRequest,
+    WatchModelsResponse,
 };
 use tokio::sync::mpsc;
+use tokio_stream::StreamExt as _;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Channel;
-use tonic::{Response, Status, Streaming};
+use tonic::{Code, Response, Status, Streaming};
 
 use crate::args::On;
 use crate::exit::Failure;
-use crate::status::{self, Stage};
-use crate::target::Target;
+use crate::status::{Stage, Trouble};
+use crate::target::{Address, Target};
 
-/// Bytes in a message of an upload.
-const PIECE: usize = 256 << 10;
-/// Messages that were read and not sent.
-const UNSENT: usize = 8;
+/// How long a daemon may be silent where nobody says otherwise.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+/// How long a daemon that fetches a model may make no progress: a lost link to its registry is tried again meanwhile.
+pub(crate) const PULLED: Duration = Duration::from_secs(25 * 60);
 
 /// A connection to a daemon, for its operator.
 #[derive(Debug, Clone)]
@@ -33,6 +33,7 @@ pub(crate) struct Operator {
     target: Target,
     channel: Channel,
     models: ModelsClient<Channel>,
+    patience: Duration,
 }
 
 /// A blob to send.
@@ -46,15 +47,22 @@ pub(crate) struct Blob {
     pub(crate) size: u64,
     /// Where to begin.
     pub(crate) offset: u64,
-    /// Where it lies.
-    pub(crate) path: PathBuf,
 }
+
+/// What a daemon says of itself, again at every change.
+#[derive(Debug)]
+pub(crate) struct Changes(Streaming<WatchModelsResponse>);
 
 impl Operator {
     /// Connects to the daemon that `on` names.
     pub(crate) async fn connect(on: &On) -> Result<Self, Failure> {
-        let (target, channel) = super::channel(on).await?;
-        Ok(Self { target, models: ModelsClient::new(channel.clone()), channel })
+        Ok(Self::at(&on.address()?, PATIENCE).await?)
+    }
+
+    /// Connects to the daemon at this address, which may be silent for so long.
+    pub(crate) async fn at(address: &Address, patience: Duration) -> Result<Self, Trouble> {
+        let channel = super::channel(address, patience).await?;
+        Ok(Self { target: address.target.clone(), models: ModelsClient::new(channel.clone()), channel, patience })
     }
 
     /// The daemon's address.
@@ -67,43 +75,71 @@ impl Operator {
         self.channel.clone()
     }
 
+    /// Every model of the daemon, and how it is; none where the daemon is too old to say it.
+    pub(crate) async fn look(&mut self) -> Result<(Vec<Model>, Option<NodeState>), Trouble> {
+        let answer = tokio::time::timeout(self.patience, self.models.list(ListModelsRequest {})).await;
+        let listed = self.in_time(answer)?;
+        Ok((listed.models, listed.state))
+    }
+
     /// Every model of the daemon.
-    pub(crate) async fn list(&mut self) -> Result<Vec<Model>, Failure> {
-        let response = self.models.list(ListModelsRequest {}).await;
-        Ok(self.answered(response)?.models)
+    pub(crate) async fn list(&mut self) -> Result<Vec<Model>, Trouble> {
+        Ok(self.look().await?.0)
     }
 
-    /// What the daemon lacks of the model with this manifest.
-    pub(crate) async fn plan(&mut self, manifest: Vec<u8>) -> Result<PlanResponse, Failure> {
-        let response = self.models.plan(PlanRequest { manifest: manifest.into(), info: Bytes::new() }).await;
-        self.answered(response)
+    /// What [`look`](Self::look) gives, again at every change; none where the daemon is too old for that.
+    pub(crate) async fn watch(&mut self) -> Result<Option<Changes>, Trouble> {
+        match tokio::time::timeout(self.patience, self.models.watch(WatchModelsRequest {})).await {
+            Ok(Err(status)) if status.code() == Code::Unimplemented => Ok(None),
+            answer => Ok(Some(Changes(self.in_time(answer)?))),
+        }
     }
 
-    /// Sends a blob; `sent` is given the bytes as they leave.
-    pub(crate) async fn upload(&mut self, blob: Blob, sent: impl Fn(u64) + Send + 'static) -> Result<(), Failure> {
-        let (messages, stream) = mpsc::channel(UNSENT);
-        let reading = tokio::task::spawn_blocking(move || read(&blob, &messages, &sent));
-        let response = self.models.upload(ReceiverStream::new(stream)).await;
-        let read = reading.await.unwrap_or_else(|_| Err(Failure::Failed("reading the bundle panicked".to_owned())));
-        // A file that cannot be read is the reason for what the daemon then says.
-        read?;
+    /// The next change; none where the daemon ended the stream in order. However long nothing changes, a daemon that is gone
+    /// is noticed, since its connection is.
+    pub(crate) async fn next(&self, changes: &mut Changes) -> Result<Option<(Vec<Model>, Option<NodeState>)>, Trouble> {
+        match changes.0.message().await {
+            Ok(message) => Ok(message.map(|message| (message.models, message.state))),
+            Err(status) => Err(self.trouble(&status, Stage::Answering)),
+        }
+    }
+
+    /// What the daemon lacks of the model with this manifest; with the bytes of `recurve.json`, also whether it fits.
+    pub(crate) async fn plan(&mut self, manifest: Bytes, info: Bytes) -> Result<PlanResponse, Trouble> {
+        let answer = tokio::time::timeout(self.patience, self.models.plan(PlanRequest { manifest, info })).await;
+        self.in_time(answer)
+    }
+
+    /// Sends a blob whose bytes from its offset on come through `pieces`.
+    pub(crate) async fn upload(&mut self, blob: Blob, pieces: mpsc::Receiver<Bytes>) -> Result<(), Trouble> {
+        let message = |part| UploadRequest { part: Some(part) };
+        let Blob { bundle, digest, size, offset } = blob;
+        let header = message(Part::Header(UploadHeader { bundle, digest, size, offset }));
+        let data = ReceiverStream::new(pieces).map(move |piece| message(Part::Data(piece)));
+        let response = self.models.upload(tokio_stream::once(header).chain(data)).await;
         self.answered(response).map(drop)
     }
 
-    /// Has the daemon fetch a model from a registry; `each` is told how many bytes of how many are there.
+    /// Has the daemon fetch a model from a registry; `each` is told how many bytes of how many are there. `silent`: how long
+    /// it may say nothing of its progress.
     pub(crate) async fn pull(
         &mut self,
         request: PullRequest,
-        mut each: impl FnMut(u64, u64) -> Result<(), Failure>,
-    ) -> Result<(), Failure> {
+        silent: Duration,
+        mut each: impl FnMut(u64, u64),
+    ) -> Result<(), Trouble> {
         let response = self.models.pull(request).await;
         let mut stream = self.answered(response)?;
-        while let Some(progress) =
-            stream.message().await.map_err(|status| status::calling(&self.target, &status, Stage::Answering))?
-        {
-            each(progress.received, progress.bytes)?;
+        loop {
+            match tokio::time::timeout(silent, stream.message()).await {
+                Ok(Ok(Some(progress))) => each(progress.received, progress.bytes),
+                Ok(Ok(None)) => return Ok(()),
+                Ok(Err(status)) => return Err(self.trouble(&status, Stage::Answering)),
+                Err(_) => {
+                    return Err(Trouble::lost(&self.target, format!("it fetched nothing for {silent:?}")));
+                }
+            }
         }
-        Ok(())
     }
 
     /// Has a model served; `each` is told how far it is.
@@ -111,7 +147,7 @@ impl Operator {
         &mut self,
         bundle: String,
         each: impl FnMut(Event) -> Result<(), Failure>,
-    ) -> Result<ModelActive, Failure> {
+    ) -> Result<ModelActive, Trouble> {
         let response = self.models.activate(ActivateRequest { bundle }).await;
         self.followed(response, each).await
     }
@@ -120,13 +156,13 @@ impl Operator {
     pub(crate) async fn rollback(
         &mut self,
         each: impl FnMut(Event) -> Result<(), Failure>,
-    ) -> Result<ModelActive, Failure> {
+    ) -> Result<ModelActive, Trouble> {
         let response = self.models.rollback(RollbackRequest {}).await;
         self.followed(response, each).await
     }
 
     /// Removes a model; gives the bytes that are free again.
-    pub(crate) async fn remove(&mut self, bundle: String) -> Result<u64, Failure> {
+    pub(crate) async fn remove(&mut self, bundle: String) -> Result<u64, Trouble> {
         let response = self.models.remove(RemoveModelRequest { bundle }).await;
         Ok(self.answered(response)?.freed)
     }
@@ -135,7 +171,7 @@ impl Operator {
         &self,
         response: Result<Response<Streaming<ActivateResponse>>, Status>,
         mut each: impl FnMut(Event) -> Result<(), Failure>,
-    ) -> Result<ModelActive, Failure> {
+    ) -> Result<ModelActive, Trouble> {
         let mut stream = self.answered(response)?;
         loop {
             match stream.message().await {
@@ -144,37 +180,28 @@ impl Operator {
                 // A newer daemon may have events that this program does not know.
                 Ok(Some(ActivateResponse { event: None })) => {}
                 Ok(None) => {
-                    return Err(Failure::Incomplete(format!(
-                        "{} did not say what became of the model: see `agent-cli models`",
-                        self.target
-                    )));
+                    let words = "it did not say what became of the model".to_owned();
+                    let failure = Failure::Incomplete(format!("{}: {words}: see `agent-cli models`", self.target));
+                    return Err(Trouble { failure, ..Trouble::lost(&self.target, words) });
                 }
-                Err(status) => return Err(status::calling(&self.target, &status, Stage::Answering)),
+                Err(status) => return Err(self.trouble(&status, Stage::Answering)),
             }
         }
     }
 
-    fn answered<T>(&self, response: Result<Response<T>, Status>) -> Result<T, Failure> {
-        response.map(Response::into_inner).map_err(|status| status::calling(&self.target, &status, Stage::Asked))
+    fn in_time<T>(
+        &self,
+        answer: Result<Result<Response<T>, Status>, tokio::time::error::Elapsed>,
+    ) -> Result<T, Trouble> {
+        let silent = || Trouble::lost(&self.target, format!("it gave no answer for {:?}", self.patience));
+        answer.map_err(|_| silent()).and_then(|response| self.answered(response))
     }
-}
 
-/// Reads a blob into messages until it is all read, or nobody takes them.
-fn read(blob: &Blob, messages: &mpsc::Sender<UploadRequest>, sent: &impl Fn(u64)) -> Result<(), Failure> {
-    let failed = |error| Failure::Failed(format!("cannot read {}: {error}", blob.path.display()));
-    let Blob { bundle, digest, size, offset, path } = blob.clone();
-    let mut file = File::open(path).map_err(failed)?;
-    file.seek(SeekFrom::Start(offset)).map_err(failed)?;
-    let part = |part| UploadRequest { part: Some(part) };
-    if messages.blocking_send(part(Part::Header(UploadHeader { bundle, digest, size, offset }))).is_err() {
-        return Ok(());
+    fn answered<T>(&self, response: Result<Response<T>, Status>) -> Result<T, Trouble> {
+        response.map(Response::into_inner).map_err(|status| self.trouble(&status, Stage::Asked))
     }
-    loop {
-        let mut piece = Vec::with_capacity(PIECE);
-        let count = std::io::Read::by_ref(&mut file).take(PIECE as u64).read_to_end(&mut piece).map_err(failed)?;
-        if count == 0 || messages.blocking_send(part(Part::Data(Bytes::from(piece)))).is_err() {
-            return Ok(());
-        }
-        sent(count as u64);
+
+    fn trouble(&self, status: &Status, stage: Stage) -> Trouble {
+        Trouble::calling(&self.target, status, stage)
     }
 }

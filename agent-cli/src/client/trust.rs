@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use recurve_author::trust::{self, Files, TrustError, Versions};
-use recurve_bundle::{Bundle, Digest};
+use recurve_bundle::Bundle;
 use recurve_proto::reason;
 use recurve_proto::v1::trust_client::TrustClient;
 use recurve_proto::v1::{
@@ -12,11 +12,11 @@ use recurve_proto::v1::{
 use tonic::transport::Channel;
 use tonic::{Response, Status};
 
-use super::models::Operator;
+use super::models::{Operator, PATIENCE};
 use crate::args::On;
 use crate::exit::Failure;
 use crate::output;
-use crate::status::{self, Stage};
+use crate::status::{Stage, Trouble};
 use crate::target::Target;
 
 /// A connection to a daemon, for who decides whom it believes.
@@ -35,9 +35,8 @@ pub(crate) struct Delivered {
 impl Delivered {
     /// Why the daemon will not serve this model, by the reason that it would give and in words, if that is certain already:
     /// then nothing of it has to travel.
-    pub(crate) fn refusal(&self, bundle: &Digest) -> Option<(&'static str, String)> {
-        let bundle = bundle.to_string();
-        if self.state.mode() != TrustMode::Enforce || self.state.bundles.contains(&bundle) {
+    pub(crate) fn refusal(&self, bundle: &str) -> Option<(&'static str, String)> {
+        if self.state.mode() != TrustMode::Enforce || self.state.bundles.iter().any(|signed| signed == bundle) {
             return None;
         }
         if self.state.roles.is_empty() {
@@ -54,8 +53,9 @@ impl Delivered {
 impl Truster {
     /// Connects to the daemon that `on` names.
     pub(crate) async fn connect(on: &On) -> Result<Self, Failure> {
-        let (target, channel) = super::channel(on).await?;
-        Ok(Self::over(target, channel))
+        let address = on.address()?;
+        let channel = super::channel(&address, PATIENCE).await?;
+        Ok(Self::over(address.target, channel))
     }
 
     /// The same over the connection that models travel on.
@@ -74,19 +74,19 @@ impl Truster {
     }
 
     /// Gives the daemon its first root.
-    pub(crate) async fn install(&mut self, root: Vec<u8>) -> Result<TrustState, Failure> {
+    pub(crate) async fn install(&mut self, root: Vec<u8>) -> Result<TrustState, Trouble> {
         let response = self.trust.install(InstallTrustRequest { root: root.into() }).await;
         self.answered(response)
     }
 
     /// What the daemon believes.
-    pub(crate) async fn get(&mut self) -> Result<TrustState, Failure> {
+    pub(crate) async fn get(&mut self) -> Result<TrustState, Trouble> {
         let response = self.trust.get(GetTrustRequest {}).await;
         self.answered(response)
     }
 
     /// Gives the daemon newer metadata; roots that it has do not travel.
-    pub(crate) async fn update(&mut self, files: &Files, root: u64) -> Result<TrustState, Failure> {
+    pub(crate) async fn update(&mut self, files: &Files, root: u64) -> Result<TrustState, Trouble> {
         let old =
             |name: &str| name.strip_suffix(".root.json").and_then(|n| n.parse::<u64>().ok()).is_some_and(|n| n <= root);
         let new = files.iter().filter(|(name, _)| !old(name));
@@ -97,7 +97,7 @@ impl Truster {
 
     /// Offers signatures before a model is deployed. A daemon that knows newer ones keeps them, and decides by them; one
     /// without a root, or whose mode is off, is sent nothing; one that only warns is not held up by what is wrong with them.
-    pub(crate) async fn deliver(&mut self, files: Option<&Files>) -> Result<Delivered, Failure> {
+    pub(crate) async fn deliver(&mut self, files: Option<&Files>) -> Result<Delivered, Trouble> {
         let state = self.get().await?;
         let Some(files) = files.filter(|_| state.mode() != TrustMode::Off && !state.roles.is_empty()) else {
             return Ok(Delivered { state });
@@ -109,22 +109,26 @@ impl Truster {
         }
         match self.update(files, known.root).await {
             Ok(state) => Ok(Delivered { state }),
-            Err(failure) if state.mode() == TrustMode::Warn => {
-                output::aside(&format!("signatures were not taken: {}", failure.message().unwrap_or_default()));
+            Err(trouble) if state.mode() == TrustMode::Warn && !trouble.lost => {
+                output::aside(&format!("{}: signatures were not taken: {}", self.target, trouble.words));
                 Ok(Delivered { state })
             }
-            Err(failure) => Err(failure),
+            Err(trouble) => Err(trouble),
         }
     }
 
-    fn answered(&self, response: Result<Response<TrustState>, Status>) -> Result<TrustState, Failure> {
-        response.map(Response::into_inner).map_err(|status| status::calling(&self.target, &status, Stage::Asked))
+    fn answered(&self, response: Result<Response<TrustState>, Status>) -> Result<TrustState, Trouble> {
+        response.map(Response::into_inner).map_err(|status| Trouble::calling(&self.target, &status, Stage::Asked))
     }
 }
 
 /// The newest signatures of a bundle: those that it carries, or those of a folder that `agent-cli trust` keeps.
 pub(crate) fn signatures_of(bundle: &Bundle, folder: Option<&Path>) -> Result<Option<Files>, Failure> {
-    let own = trust::attached(bundle).map_err(failure)?;
+    newest(trust::attached(bundle).map_err(failure)?, folder)
+}
+
+/// The newer ones of these signatures and those of a folder that `agent-cli trust` keeps.
+pub(crate) fn newest(own: Option<Files>, folder: Option<&Path>) -> Result<Option<Files>, Failure> {
     let others = folder.map(trust::published).transpose().map_err(failure)?;
     match (own, others) {
         (Some(own), Some(others)) => trust::newer(own, others).map(Some).map_err(failure),

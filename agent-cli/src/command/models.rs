@@ -3,11 +3,9 @@
 mod pull;
 
 use comfy_table::{CellAlignment, Table, presets};
-use recurve_proto::v1::activate_response::Event;
 use recurve_proto::v1::{Model, ModelStage};
 use serde::Serialize;
 
-use super::deploy::test_result;
 use crate::args::On;
 use crate::client::models::Operator;
 use crate::exit::Failure;
@@ -18,7 +16,6 @@ use crate::output::{self, Format};
 #[command(after_help = "Examples:
   agent-cli models
   agent-cli models pull oci://registry.local:5000/models/2b-it:1.0
-  agent-cli models rollback
   agent-cli models remove sha256:8e0bf7e4")]
 pub(crate) struct Args {
     #[command(flatten)]
@@ -36,8 +33,6 @@ enum Action {
     List,
     /// Have the daemon fetch a model from an OCI registry, to be served later
     Pull(pull::Args),
-    /// Serve the model that was active before
-    Rollback,
     /// Remove one that is neither active nor the one to go back to
     Remove {
         /// Its digest, or the beginning of it
@@ -52,7 +47,6 @@ pub(crate) async fn run(args: Args) -> Result<(), Failure> {
     match args.action {
         None | Some(Action::List) => list(&mut operator, args.format).await,
         Some(Action::Pull(given)) => pull::run(&mut operator, &given, args.format).await,
-        Some(Action::Rollback) => rollback(&mut operator, args.format).await,
         Some(Action::Remove { bundle }) => remove(&mut operator, &bundle, args.format).await,
     }
 }
@@ -76,28 +70,6 @@ async fn list(operator: &mut Operator, format: Format) -> Result<(), Failure> {
         column.set_cell_alignment(CellAlignment::Right);
     }
     output::line(&table.trim_fmt())
-}
-
-async fn rollback(operator: &mut Operator, format: Format) -> Result<(), Failure> {
-    let mut prepared = None;
-    let active = operator
-        .rollback(|event| {
-            if let Event::Prepared(event) = event {
-                prepared = Some(event);
-            }
-            Ok(())
-        })
-        .await?;
-    match format {
-        Format::Json => output::json(&Active { model: &active.name, bundle: &active.bundle }),
-        Format::Text => output::line(&format!(
-            "{} is served again at {} ({}){}",
-            active.name,
-            operator.target(),
-            active.bundle,
-            prepared.as_ref().map_or_else(String::new, test_result)
-        )),
-    }
 }
 
 async fn remove(operator: &mut Operator, beginning: &str, format: Format) -> Result<(), Failure> {
@@ -169,12 +141,6 @@ impl<'a> From<&'a Model> for Listed<'a> {
             failure: Some(model.failure.as_str()).filter(|failure| !failure.is_empty()),
         }
     }
-}
-
-#[derive(Debug, Serialize)]
-struct Active<'a> {
-    model: &'a str,
-    bundle: &'a str,
 }
 
 #[derive(Debug, Serialize)]

@@ -6,7 +6,7 @@ use recurve_registry::{Reference, Registry, Version};
 use serde::Serialize;
 
 use crate::args::RegistryArgs;
-use crate::client::models::Operator;
+use crate::client::models::{Operator, PULLED};
 use crate::exit::Failure;
 use crate::output::{self, Format};
 
@@ -54,11 +54,10 @@ pub(crate) async fn run(operator: &mut Operator, args: &Args, format: Format) ->
         bar.set_style(style);
     }
     let mut needed = 0;
-    let pulled = operator.pull(request, |received, bytes| {
+    let pulled = operator.pull(request, PULLED, |received, bytes| {
         needed = bytes;
         bar.set_length(bytes);
         bar.set_position(received);
-        Ok(())
     });
     let pulled = pulled.await;
     bar.finish_and_clear();

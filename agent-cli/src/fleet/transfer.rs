@@ -1,0 +1,164 @@
+//! Blobs on their way to devices: read in pieces, as fast as is allowed, and never more in memory than a bound.
+
+use std::fs::File;
+use std::io::{Read as _, Seek as _, SeekFrom};
+use std::path::{Path, PathBuf};
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use recurve_bundle::Digest;
+use recurve_proto::Bytes;
+use recurve_proto::v1::PlanResponse;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::time::timeout;
+
+use super::rate::{Limiter, Rate};
+use super::source::{Origin, Source};
+use crate::client::models::{Blob, Operator, PULLED};
+use crate::exit::Failure;
+use crate::status::Trouble;
+
+/// Most bytes in a message.
+const PIECE: usize = 256 << 10;
+/// Pieces of a transfer that were read and wait for the connection.
+const AHEAD: usize = 4;
+/// Most pieces in memory, of all transfers together.
+const PIECES: usize = 96;
+/// How long a device may take to write down a blob that came whole. Its connection gives signs of life meanwhile.
+const WRITTEN: Duration = Duration::from_secs(15 * 60);
+
+/// What all transfers of a deployment share.
+#[derive(Debug)]
+pub(crate) struct Transfers {
+    limiter: Limiter,
+    pieces: Arc<Semaphore>,
+    /// How long a device may take no byte.
+    patience: Duration,
+}
+
+/// A piece, which counts until it was copied into what the connection sends.
+struct Piece {
+    bytes: Vec<u8>,
+    _counted: OwnedSemaphorePermit,
+}
+
+impl AsRef<[u8]> for Piece {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+impl Transfers {
+    /// At most at this rate, all together.
+    pub(crate) fn new(rate: Option<Rate>, patience: Duration) -> Self {
+        Self { limiter: Limiter::new(rate), pieces: Arc::new(Semaphore::new(PIECES)), patience }
+    }
+
+    /// Has a device get what it lacks. `sent` is given the bytes as they leave.
+    pub(crate) async fn deliver(
+        &self,
+        operator: &mut Operator,
+        source: &Source,
+        plan: &PlanResponse,
+        sent: &(dyn Fn(u64) + Send + Sync),
+    ) -> Result<(), Trouble> {
+        let bundle = match &source.origin {
+            Origin::Folder(bundle) => bundle,
+            Origin::Registry(_) if plan.missing.is_empty() => return Ok(()),
+            Origin::Registry(request) => {
+                // What was there before is no progress.
+                let mut told = None;
+                let pulled = operator.pull(request.clone(), PULLED, |received, _| {
+                    sent(received.saturating_sub(told.unwrap_or(received)));
+                    told = Some(received);
+                });
+                return pulled.await;
+            }
+        };
+        for missing in &plan.missing {
+            let digest: Digest = missing
+                .digest
+                .parse()
+                .map_err(|error| Failure::Failed(format!("{} asks for a blob: {error}", operator.target())))?;
+            let blob = Blob {
+                bundle: plan.bundle.clone(),
+                digest: missing.digest.clone(),
+                size: missing.size,
+                offset: missing.received,
+            };
+            self.send(operator, blob, &bundle.blob(&digest), sent).await?;
+        }
+        Ok(())
+    }
+
+    async fn send(
+        &self,
+        operator: &mut Operator,
+        blob: Blob,
+        path: &Path,
+        sent: &(dyn Fn(u64) + Send + Sync),
+    ) -> Result<(), Trouble> {
+        let target = operator.target().clone();
+        let silent = |waited: Duration| Trouble::lost(&target, format!("it took no byte for {waited:?}"));
+        let (pieces, stream) = mpsc::channel(AHEAD);
+        let offset = blob.offset;
+        let mut call = pin!(operator.upload(blob, stream));
+        let reading = async {
+            let mut file = Some(begin(path, offset).await?);
+            while let Some((piece, rest)) = self.read(path, file.take()).await? {
+                let count = piece.len() as u64;
+                match timeout(self.patience, pieces.send(piece)).await {
+                    Ok(Ok(())) => sent(count),
+                    // The call is over, and says why.
+                    Ok(Err(_)) => break,
+                    Err(_) => return Err(silent(self.patience)),
+                }
+                file = Some(rest);
+            }
+            drop(pieces);
+            Ok(())
+        };
+        tokio::select! {
+            biased;
+            answered = &mut call => return answered,
+            read = reading => read?,
+        }
+        timeout(WRITTEN, call).await.unwrap_or_else(|_| Err(silent(WRITTEN)))
+    }
+
+    /// The next piece of a file, when it may leave; none at the file's end.
+    async fn read(&self, path: &Path, file: Option<File>) -> Result<Option<(Bytes, File)>, Trouble> {
+        let Some(mut file) = file else { return Ok(None) };
+        let size = self.limiter.piece(PIECE);
+        // Nobody closes it.
+        let Ok(counted) = Arc::clone(&self.pieces).acquire_owned().await else { return Ok(None) };
+        let read = tokio::task::spawn_blocking(move || {
+            let mut bytes = Vec::with_capacity(size);
+            std::io::Read::by_ref(&mut file).take(size as u64).read_to_end(&mut bytes).map(|_| (bytes, file))
+        });
+        let (bytes, file) = finished(path, read.await)?;
+        if bytes.is_empty() {
+            return Ok(None);
+        }
+        self.limiter.take(bytes.len()).await;
+        Ok(Some((Bytes::from_owner(Piece { bytes, _counted: counted }), file)))
+    }
+}
+
+async fn begin(path: &Path, offset: u64) -> Result<File, Trouble> {
+    let opened: PathBuf = path.to_owned();
+    let open = tokio::task::spawn_blocking(move || {
+        let mut file = File::open(opened)?;
+        file.seek(SeekFrom::Start(offset)).map(|_| file)
+    });
+    finished(path, open.await)
+}
+
+fn finished<T>(path: &Path, done: Result<std::io::Result<T>, tokio::task::JoinError>) -> Result<T, Trouble> {
+    let cannot = |why: String| Trouble::from(Failure::Failed(format!("cannot read {}: {why}", path.display())));
+    match done {
+        Ok(result) => result.map_err(|error| cannot(error.to_string())),
+        Err(_) => Err(cannot("reading panicked".to_owned())),
+    }
+}
