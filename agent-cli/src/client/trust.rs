@@ -10,7 +10,7 @@ use recurve_proto::v1::{
     GetTrustRequest, InstallTrustRequest, MetadataFile, TrustMode, TrustState, UpdateTrustRequest,
 };
 use tonic::transport::Channel;
-use tonic::{Response, Status};
+use tonic::{Code, Response, Status};
 
 use super::models::{Operator, PATIENCE};
 use crate::args::On;
@@ -96,9 +96,13 @@ impl Truster {
     }
 
     /// Offers signatures before a model is deployed. A daemon that knows newer ones keeps them, and decides by them; one
-    /// without a root, or whose mode is off, is sent nothing; one that only warns is not held up by what is wrong with them.
+    /// without a root, whose mode is off, or that is too old for signatures, is sent nothing; one that only warns is not held up
+    /// by what is wrong with them.
     pub(crate) async fn deliver(&mut self, files: Option<&Files>) -> Result<Delivered, Trouble> {
-        let state = self.get().await?;
+        let state = match self.trust.get(GetTrustRequest {}).await {
+            Err(status) if status.code() == Code::Unimplemented => TrustState::default(),
+            response => self.answered(response)?,
+        };
         let Some(files) = files.filter(|_| state.mode() != TrustMode::Off && !state.roles.is_empty()) else {
             return Ok(Delivered { state });
         };
