@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use recurve_tests::altered;
 use recurve_tests::daemon::{Daemon, Setup};
 use recurve_tests::managed::{ask, deploy, digest};
 use recurve_tests::process::{agent_cli, run, wait};
@@ -98,21 +99,31 @@ fn a_daemon_that_is_killed_while_models_are_deployed() {
     }
 }
 
-/// A state directory in which a model is active, and one that is to follow it.
+/// A state directory in which a model is active that was signed, and another one that is to follow it.
 struct Before {
-    state: tempfile::TempDir,
+    dir: tempfile::TempDir,
     old: PathBuf,
     new: PathBuf,
 }
 
 impl Before {
     fn new() -> Self {
-        let state = tempfile::tempdir().unwrap();
-        let (old, new) = (world::tiny("int4"), world::tiny("int8"));
-        let daemon = start(state.path());
+        let dir = tempfile::tempdir().unwrap();
+        let trust = dir.path().join("trust");
+        run(&mut agent_cli(&["trust", "init", "--dir", path(&trust)])).success();
+        let signed = |weights: &str| {
+            let bundle = altered::copy(&world::tiny(weights), &dir.path().join(weights));
+            run(&mut agent_cli(&["trust", "sign", "--dir", path(&trust), path(&bundle)])).success();
+            bundle
+        };
+        let old = signed("int4");
+        let daemon = start(&dir.path().join("state"));
+        ask(&daemon, &["trust", "install", path(&trust)]).success();
         deploy(&daemon, &old);
+        // Its metadata are newer: deploying it updates what is believed.
+        let new = signed("int8");
         assert!(daemon.stop().success());
-        Self { state, old, new }
+        Self { dir, old, new }
     }
 
     /// Deploys the new model, goes back and deploys it again, with a daemon of which a change goes wrong; gives the number of
@@ -120,7 +131,9 @@ impl Before {
     fn life(&self, fault: Option<(u64, Fault)>) -> u64 {
         let dir = tempfile::tempdir().unwrap();
         let (state, log) = (dir.path().join("state"), dir.path().join("log"));
-        assert!(Command::new("cp").arg("-r").args([self.state.path(), &state]).status().unwrap().success());
+        assert!(
+            Command::new("cp").arg("-r").args([&self.dir.path().join("state"), &state]).status().unwrap().success()
+        );
         let context = format!("{fault:?}");
         let faulty = with_fault(setup(&state), &state, &log, fault).allow("");
         if let Some(daemon) = faulty.attempt() {
@@ -142,6 +155,9 @@ impl Before {
         assert_eq!(active(&daemon), Some(serves), "{context}");
         deploy(&daemon, &self.new);
         assert_eq!(answers(&daemon), digest(&self.new), "{context}");
+        let believed = ask(&daemon, &["trust", "get", "--format", "json"]).json();
+        let signed = believed["bundles"].as_array().unwrap();
+        assert!([&self.old, &self.new].iter().all(|bundle| signed.contains(&digest(bundle).into())), "{context}");
         assert!(daemon.stop().success());
         std::fs::read_to_string(log).unwrap().lines().count() as u64
     }

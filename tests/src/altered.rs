@@ -127,7 +127,7 @@ pub fn replace(bundle: &Path, filepath: &str, bytes: &[u8]) {
 }
 
 /// Copies a bundle's folder.
-pub fn copy(bundle: &Path, out: &Path) {
+pub fn copy(bundle: &Path, out: &Path) -> PathBuf {
     let blobs = out.join("blobs/sha256");
     fs::create_dir_all(&blobs).expect("a folder");
     for name in ["oci-layout", "index.json"] {
@@ -137,6 +137,7 @@ pub fn copy(bundle: &Path, out: &Path) {
         let blob = blob.expect("a blob");
         fs::copy(blob.path(), blobs.join(blob.file_name())).expect("a blob");
     }
+    out.to_owned()
 }
 
 fn node(op_type: &str, input: &[&str], output: &[&str], attribute: Vec<AttributeProto>) -> NodeProto {

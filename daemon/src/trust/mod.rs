@@ -123,8 +123,10 @@ impl Trust {
                 Ok(new)
             }),
         };
+        // What is on the disk is believed, whatever becomes of the audit.
+        let installed = installed.map(|new| trusted.insert(new));
         self.audited("install root", who, &installed)?;
-        let new = trusted.insert(installed?);
+        let new = installed?;
         info!(by = who, root = new.root.version.get(), mode = self.mode_with(true).as_str(), "root of trust installed");
         Ok(())
     }
@@ -139,8 +141,9 @@ impl Trust {
             None => Err(TrustError::NoRoot),
             Some(old) => files.and_then(|files| self.verified(old, &files, Utc::now())),
         };
+        let updated = updated.map(|new| trusted.insert(new));
         self.audited("update trust", who, &updated)?;
-        let new = trusted.insert(updated?);
+        let new = updated?;
         let version =
             |role| new.roles().iter().find(|(found, ..)| *found == role).map_or(0, |(_, version, _)| *version);
         info!(
