@@ -24,6 +24,7 @@ mod only_signed_models_run;
 mod only_what_changed_travels;
 mod other_machines_need_certificates;
 mod other_tools_understand_us;
+mod pages_are_true;
 mod quantized_graphs_equal_the_oracle;
 mod registries_carry_bundles;
 mod results_do_not_depend_on_company;
