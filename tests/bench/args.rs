@@ -77,6 +77,8 @@ pub(crate) enum Group {
     Load,
     /// A daemon over gRPC: its share, streams, start, memory, cancellation, a busy machine
     Daemon,
+    /// What a deployment sends and how fast, beside copying, hashing and syncing the same bytes
+    Deploy,
     /// A long walk of one row, every step of it
     Walk,
 }
@@ -108,6 +110,7 @@ impl Group {
             Group::Loop => "loop",
             Group::Load => "load",
             Group::Daemon => "daemon",
+            Group::Deploy => "deploy",
             Group::Walk => "walk",
         }
     }

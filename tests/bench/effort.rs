@@ -33,6 +33,8 @@ pub(crate) struct Effort {
     pub(crate) starts: usize,
     /// Cancelled requests of each kind.
     pub(crate) cancels: usize,
+    /// Deployments to an empty device.
+    pub(crate) deploys: usize,
     /// Tokens of the walk.
     pub(crate) walk: u64,
 }
@@ -52,6 +54,7 @@ const WHOLE: Effort = Effort {
     streams: 5,
     starts: 7,
     cancels: 10,
+    deploys: 6,
     walk: 100_000,
 };
 
@@ -70,6 +73,7 @@ const SHORT: Effort = Effort {
     streams: 5,
     starts: 5,
     cancels: 10,
+    deploys: 6,
     walk: 20_000,
 };
 

@@ -72,6 +72,11 @@ pub(crate) fn memory(pid: u32) -> Result<Memory, Failure> {
     Ok(Memory { anonymous: value("RssAnon:")?, resident: value("VmRSS:")? })
 }
 
+/// The most memory that a process has had, in bytes; none where there is no such process.
+pub(crate) fn peak(pid: u32) -> Option<f64> {
+    field(&format!("/proc/{pid}/status"), "VmHWM:")
+}
+
 /// Bytes in a line such as `VmRSS:  1234 kB`.
 fn field(file: &str, key: &str) -> Option<f64> {
     let text = read_to_string(file).ok()?;

@@ -11,6 +11,7 @@ mod args;
 mod bandwidth;
 mod bare;
 mod daemon;
+mod deploy;
 mod effort;
 mod kernels;
 mod load;
@@ -92,6 +93,7 @@ fn measure_bundle(bench: &mut Bench, group: Group, subject: &Subject) -> Result<
     match group {
         Group::Load => load::measure(bench, subject),
         Group::Daemon => daemon::measure(bench, subject),
+        Group::Deploy => deploy::measure(bench, subject),
         Group::Walk => walk::measure(bench, subject),
         _ => steps::measure(bench, subject),
     }

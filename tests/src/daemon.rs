@@ -201,6 +201,11 @@ impl Daemon {
         self.lines("request")
     }
 
+    /// The lines of all operations of this method.
+    pub fn operations(&self, method: &str) -> Vec<Value> {
+        self.lines("operation").into_iter().filter(|fields| fields["method"] == method).collect()
+    }
+
     /// Every line so far with this message.
     pub fn lines(&self, message: &str) -> Vec<Value> {
         let lines = self.log.lines.lock().expect("the log");

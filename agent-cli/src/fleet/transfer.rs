@@ -3,7 +3,6 @@
 use std::fs::File;
 use std::io::{Read as _, Seek as _, SeekFrom};
 use std::path::{Path, PathBuf};
-use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,6 +10,7 @@ use recurve_bundle::Digest;
 use recurve_proto::Bytes;
 use recurve_proto::v1::PlanResponse;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use super::rate::{Limiter, Rate};
@@ -18,6 +18,7 @@ use super::source::{Origin, Source};
 use crate::client::models::{Blob, Operator, PULLED};
 use crate::exit::Failure;
 use crate::status::Trouble;
+use crate::target::Target;
 
 /// Most bytes in a message.
 const PIECE: usize = 256 << 10;
@@ -76,6 +77,8 @@ impl Transfers {
                 return pulled.await;
             }
         };
+        // A blob is written down while the next one is sent.
+        let mut calls = Calls::new(operator.target());
         for missing in &plan.missing {
             let digest: Digest = missing
                 .digest
@@ -87,44 +90,41 @@ impl Transfers {
                 size: missing.size,
                 offset: missing.received,
             };
-            self.send(operator, blob, &bundle.blob(&digest), sent).await?;
+            let (pieces, stream) = mpsc::channel(AHEAD);
+            calls.begin(operator.clone(), blob, stream);
+            let path = bundle.blob(&digest);
+            tokio::select! {
+                biased;
+                failed = calls.failure() => return Err(failed),
+                read = self.send(operator.target(), &path, missing.received, pieces, sent) => read?,
+            }
+            // The manifest says which others may come.
+            calls.until(if missing.digest == plan.bundle { 0 } else { 1 }).await?;
         }
-        Ok(())
+        calls.until(0).await
     }
 
+    /// Sends a file's pieces, from this offset on, to a call.
     async fn send(
         &self,
-        operator: &mut Operator,
-        blob: Blob,
+        target: &Target,
         path: &Path,
+        offset: u64,
+        pieces: mpsc::Sender<Bytes>,
         sent: &(dyn Fn(u64) + Send + Sync),
     ) -> Result<(), Trouble> {
-        let target = operator.target().clone();
-        let silent = |waited: Duration| Trouble::lost(&target, format!("it took no byte for {waited:?}"));
-        let (pieces, stream) = mpsc::channel(AHEAD);
-        let offset = blob.offset;
-        let mut call = pin!(operator.upload(blob, stream));
-        let reading = async {
-            let mut file = Some(begin(path, offset).await?);
-            while let Some((piece, rest)) = self.read(path, file.take()).await? {
-                let count = piece.len() as u64;
-                match timeout(self.patience, pieces.send(piece)).await {
-                    Ok(Ok(())) => sent(count),
-                    // The call is over, and says why.
-                    Ok(Err(_)) => break,
-                    Err(_) => return Err(silent(self.patience)),
-                }
-                file = Some(rest);
+        let mut file = Some(begin(path, offset).await?);
+        while let Some((piece, rest)) = self.read(path, file.take()).await? {
+            let count = piece.len() as u64;
+            match timeout(self.patience, pieces.send(piece)).await {
+                Ok(Ok(())) => sent(count),
+                // The call is over, and says why.
+                Ok(Err(_)) => break,
+                Err(_) => return Err(Trouble::lost(target, format!("it took no byte for {:?}", self.patience))),
             }
-            drop(pieces);
-            Ok(())
-        };
-        tokio::select! {
-            biased;
-            answered = &mut call => return answered,
-            read = reading => read?,
+            file = Some(rest);
         }
-        timeout(WRITTEN, call).await.unwrap_or_else(|_| Err(silent(WRITTEN)))
+        Ok(())
     }
 
     /// The next piece of a file, when it may leave; none at the file's end.
@@ -143,6 +143,50 @@ impl Transfers {
         }
         self.limiter.take(bytes.len()).await;
         Ok(Some((Bytes::from_owner(Piece { bytes, _counted: counted }), file)))
+    }
+}
+
+/// Uploads to one device that have begun. Dropped, it ends them.
+struct Calls {
+    target: Target,
+    open: JoinSet<Result<(), Trouble>>,
+}
+
+impl Calls {
+    fn new(target: &Target) -> Self {
+        Self { target: target.clone(), open: JoinSet::new() }
+    }
+
+    fn begin(&mut self, mut operator: Operator, blob: Blob, pieces: mpsc::Receiver<Bytes>) {
+        self.open.spawn(async move { operator.upload(blob, pieces).await });
+    }
+
+    /// The next answer; none where no call is open.
+    async fn answer(&mut self) -> Option<Result<(), Trouble>> {
+        let abandoned = || Err(Failure::Failed(format!("{}: an upload panicked", self.target)).into());
+        Some(self.open.join_next().await?.unwrap_or_else(|_| abandoned()))
+    }
+
+    /// Waits until a call fails.
+    async fn failure(&mut self) -> Trouble {
+        loop {
+            match self.answer().await {
+                Some(Ok(())) => {}
+                Some(Err(trouble)) => return trouble,
+                None => std::future::pending().await,
+            }
+        }
+    }
+
+    /// Waits until no more than so many calls are open.
+    async fn until(&mut self, most: usize) -> Result<(), Trouble> {
+        while self.open.len() > most {
+            match timeout(WRITTEN, self.answer()).await {
+                Ok(answer) => answer.unwrap_or(Ok(()))?,
+                Err(_) => return Err(Trouble::lost(&self.target, format!("it wrote nothing down for {WRITTEN:?}"))),
+            }
+        }
+        Ok(())
     }
 }
 

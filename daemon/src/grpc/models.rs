@@ -236,7 +236,7 @@ async fn upload(call: &Call, mut messages: Streaming<v1::UploadRequest>) -> Resu
     let (bytes, mut unwritten) = mpsc::channel::<Bytes>(UNWRITTEN);
     let writing = call.on_disk(move |_, who| {
         while let Some(bytes) = unwritten.blocking_recv() {
-            incoming.write(&bytes)?;
+            incoming.write(bytes)?;
         }
         incoming.finish(who)
     });

@@ -43,6 +43,12 @@ const PREFACE_TIME: Duration = Duration::from_secs(10);
 const STREAMS_PER_CONNECTION: u32 = 256;
 /// Most bytes of a request's headers.
 const HEADER_BYTES: u32 = 16 * 1024;
+/// Bytes of one stream that may be under way and unread.
+const STREAM_WINDOW: u32 = 1 << 20;
+/// Bytes of all streams of a connection: while one blob is written down, the next comes.
+const CONNECTION_WINDOW: u32 = 2 << 20;
+/// Largest frame: models come in pieces of 256 KiB, and each frame costs.
+const FRAME: u32 = 64 << 10;
 /// Pause after a failed accept: the system is out of file descriptors or memory.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// How often it is told that there are too many connections.
@@ -235,6 +241,9 @@ async fn serve(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, pee
         .keep_alive_timeout(KEEPALIVE_TIMEOUT)
         .max_concurrent_streams(STREAMS_PER_CONNECTION)
         .max_header_list_size(HEADER_BYTES)
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_frame_size(FRAME)
         .serve_connection(TokioIo::new(stream), TowerToHyperService::new(service));
     let mut connection = pin!(connection);
     let ended = tokio::select! {

@@ -16,6 +16,7 @@ mod audit;
 pub(crate) mod disk;
 mod error;
 mod fault;
+mod hashing;
 mod plan;
 mod pull;
 mod receive;

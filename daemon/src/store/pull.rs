@@ -173,7 +173,7 @@ impl Pulls {
         let (bundle, who) = (order.bundle, order.who.clone());
         self.on_disk(move |store| {
             let mut incoming = store.receive(bundle, bundle, manifest.len() as u64, 0)?;
-            incoming.write(&manifest)?;
+            incoming.write(manifest.into())?;
             incoming.finish(&who).map(drop)
         })
         .await?;
@@ -195,8 +195,8 @@ impl Pulls {
         let writing = self.on_disk(move |_| {
             let mut untold = 0;
             while let Some(bytes) = unwritten.blocking_recv() {
-                incoming.write(&bytes)?;
                 untold += bytes.len() as u64;
+                incoming.write(bytes)?;
                 if untold >= STEP {
                     tell.send_modify(|pulling| pulling.received += std::mem::take(&mut untold));
                 }

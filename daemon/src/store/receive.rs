@@ -5,10 +5,12 @@ use std::io::{Read as _, Seek as _, SeekFrom};
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use recurve_bundle::{Digest, Hasher};
 use rustix::fs::{FlockOperation, flock};
 
 use super::error::StoreError;
+use super::hashing::Hashing;
 use super::{Store, disk};
 
 /// A blob that is being sent. Dropped, it leaves what came so far for the next attempt.
@@ -19,7 +21,7 @@ pub struct Incoming {
     digest: Digest,
     size: u64,
     received: u64,
-    hasher: Hasher,
+    hashing: Hashing,
     path: PathBuf,
     // Locked: nobody else writes to it.
     file: File,
@@ -67,20 +69,22 @@ impl Incoming {
             }
         }
         file.seek(SeekFrom::End(0)).map_err(failed("read"))?;
-        Ok(Self { store, bundle, digest, size, received: offset, hasher, path, file })
+        let hashing = Hashing::begin(hasher).map_err(failed("hash"))?;
+        Ok(Self { store, bundle, digest, size, received: offset, hashing, path, file })
     }
 
     /// Takes the next bytes.
     ///
     /// # Errors
     /// They are more than were declared, and then nothing is kept; or the disk refuses.
-    pub fn write(&mut self, bytes: &[u8]) -> Result<(), StoreError> {
+    pub fn write(&mut self, bytes: Bytes) -> Result<(), StoreError> {
         if bytes.len() as u64 > self.size - self.received {
             disk::remove(&self.path)?;
             return Err(StoreError::TooLong { digest: self.digest, size: self.size });
         }
-        disk::write(&mut self.file, bytes, &self.path)?;
-        self.hasher.update(bytes);
+        let unhashed = |source| StoreError::Io { action: "hash", path: self.path.clone(), source };
+        self.hashing.update(bytes.clone()).map_err(unhashed)?;
+        disk::write(&mut self.file, &bytes, &self.path)?;
         self.received += bytes.len() as u64;
         Ok(())
     }
@@ -91,11 +95,12 @@ impl Incoming {
     /// It is not complete, and can be gone on with; or it holds other bytes, and is thrown away; or it is a manifest that
     /// cannot be used; or the disk refuses.
     pub fn finish(self, who: &str) -> Result<Taken, StoreError> {
-        let Self { store, bundle, digest, size, received, hasher, path, file } = self;
+        let Self { store, bundle, digest, size, received, hashing, path, file } = self;
         if received < size {
             return Err(StoreError::Incomplete { digest, size, received });
         }
-        let actual = hasher.finish();
+        let actual =
+            hashing.finish().map_err(|source| StoreError::Io { action: "hash", path: path.clone(), source })?;
         if actual != digest {
             disk::remove(&path)?;
             return Err(StoreError::WrongBytes { declared: digest, actual });

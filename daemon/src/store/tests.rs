@@ -2,6 +2,8 @@
 
 use std::fs;
 
+use bytes::Bytes;
+
 use super::*;
 
 mod faults;
@@ -48,7 +50,7 @@ impl Sent {
     fn send(&self, store: &Arc<Store>, bytes: &[u8]) -> Result<Taken, StoreError> {
         let mut incoming = store.receive(self.digest(), Digest::of(bytes), bytes.len() as u64, 0)?;
         for part in bytes.chunks(1000) {
-            incoming.write(part)?;
+            incoming.write(Bytes::copy_from_slice(part))?;
         }
         incoming.finish(WHO)
     }
@@ -102,7 +104,7 @@ fn an_upload_goes_on_where_it_was_cut_off() {
     let blob = &sent.blobs[1];
     let (digest, size) = (Digest::of(blob), blob.len() as u64);
     let mut first = store.receive(sent.digest(), digest, size, 0).unwrap();
-    first.write(&blob[..1234]).unwrap();
+    first.write(blob[..1234].to_vec().into()).unwrap();
     assert!(matches!(store.receive(sent.digest(), digest, size, 0), Err(StoreError::Busy { .. })));
     assert!(matches!(first.finish(WHO), Err(StoreError::Incomplete { received: 1234, .. })));
     let missing = store.plan(&sent.manifest).unwrap().missing;
@@ -110,7 +112,7 @@ fn an_upload_goes_on_where_it_was_cut_off() {
     let beyond = store.receive(sent.digest(), digest, size, 2000);
     assert!(matches!(beyond, Err(StoreError::Offset { received: 1234, .. })));
     let mut second = store.receive(sent.digest(), digest, size, 1234).unwrap();
-    second.write(&blob[1234..]).unwrap();
+    second.write(blob[1234..].to_vec().into()).unwrap();
     assert_eq!(second.finish(WHO).unwrap(), Taken { digest, size });
     assert_eq!(fs::read(store.blob(&digest)).unwrap(), *blob);
 }
@@ -129,11 +131,11 @@ fn what_is_not_declared_is_not_written() {
     assert!(matches!(store.receive(sent.digest(), Digest::of(b"x"), 1, 0), Err(StoreError::NotNamed { .. })));
 
     let mut long = store.receive(sent.digest(), digest, size, 0).unwrap();
-    long.write(blob).unwrap();
-    assert!(matches!(long.write(b"x"), Err(StoreError::TooLong { .. })));
+    long.write(blob.clone().into()).unwrap();
+    assert!(matches!(long.write(Bytes::from_static(b"x")), Err(StoreError::TooLong { .. })));
     drop(long);
     let mut wrong = store.receive(sent.digest(), digest, size, 0).unwrap();
-    wrong.write(&vec![9; blob.len()]).unwrap();
+    wrong.write(vec![9; blob.len()].into()).unwrap();
     assert!(matches!(wrong.finish(WHO), Err(StoreError::WrongBytes { .. })));
     for folder in [BLOBS, INCOMING] {
         assert!(!dir.path().join(folder).join(digest.hex()).exists(), "{folder}");

@@ -17,7 +17,7 @@ fn deploy(store: &Arc<Store>, sent: &Sent) -> Result<(), StoreError> {
         let bytes = sent.all().find(|bytes| Digest::of(bytes) == missing.digest).unwrap();
         let mut incoming = store.receive(sent.digest(), missing.digest, missing.size, missing.received)?;
         for part in bytes[missing.received as usize..].chunks(1000) {
-            incoming.write(part)?;
+            incoming.write(Bytes::copy_from_slice(part))?;
         }
         incoming.finish(WHO)?;
     }
