@@ -3,6 +3,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::thread::{JoinHandle, sleep, spawn};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use recurve_bundle::Bundle;
@@ -125,9 +126,10 @@ fn survives(count: usize, ailing: &Ailing, args: &[&str]) -> u64 {
     ailing.down.iter().for_each(|number| fleet.kill(*number));
     ailing.frozen.iter().for_each(|number| fleet.daemon(*number).signal(Signal::STOP));
     let mut rollout = fleet.begin(&new, args);
+    let peak = peak_memory(rollout.pid());
     afflict(&mut fleet, &mut rollout, ailing, &other);
-    let peak = peak_memory(&mut rollout);
     assert_eq!(rollout.ended(), Some(8), "{}", rollout.text());
+    let peak = peak.join().unwrap();
 
     let expected = ailing.expected(full);
     for number in 1..=count {
@@ -162,16 +164,22 @@ fn survives(count: usize, ailing: &Ailing, args: &[&str]) -> u64 {
     peak
 }
 
-/// The most memory that the process had, read until it ends.
-fn peak_memory(rollout: &mut Rollout) -> u64 {
-    let read = |pid: u32| {
+/// Watches a process until it ends; gives the most memory that it had, in bytes.
+fn peak_memory(pid: u32) -> JoinHandle<u64> {
+    let read = move || {
         let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
         let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
         line.trim().strip_suffix(" kB")?.parse::<u64>().ok().map(|kilobytes| kilobytes * 1024)
     };
-    rollout.until("report", |event| event["event"] == "finished");
-    // It is at its end, and lives until its report is written.
-    read(rollout.pid()).unwrap_or(0)
+    spawn(move || {
+        let mut peak = 0;
+        // One that has ended has no such line, whether it was waited for or not.
+        while let Some(now) = read() {
+            peak = now;
+            sleep(Duration::from_millis(20));
+        }
+        peak
+    })
 }
 
 #[test]
