@@ -4,9 +4,9 @@
 #
 #   tests/run.sh
 #
-# Needs Rust, a C compiler and Python's pip. What else it needs (skopeo, docker-registry, cargo-deny, Python's venv, a compiler and an
-# emulator for arm64) it installs as root or with CI=true; otherwise it leaves that check out and names the command that
-# installs it.
+# Needs Rust, a C compiler and Python's pip. What else it needs (skopeo, docker-registry, openssl, curl, cargo-deny, Python's
+# venv, a compiler and an emulator for arm64) it installs as root or with CI=true; otherwise it leaves that check out and names
+# the command that installs it.
 #
 # All of it uses the release profile and, for what is built, one set of features: dependencies are compiled once, what is
 # tested is what runs, and only the checks that compile nothing to the end (clippy, cargo check) look at them again.
@@ -155,6 +155,9 @@ fi
 have skopeo apt_install skopeo || leave_out "the tests of skopeo" "apt-get install skopeo"
 have docker-registry apt_install docker-registry ||
     leave_out "the tests of registries" "apt-get install docker-registry"
+for tool in openssl curl; do
+    have "$tool" apt_install "$tool" || leave_out "the walk-through of docs/deploy.md" "apt-get install $tool"
+done
 check "Tests" cargo_tests
 if have_arm64; then
     check "Kernels on arm64" arm64_kernels

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
 
 use recurve_bundle::{Bundle, Descriptor};
@@ -16,6 +16,7 @@ use recurve_tests::process::{Ended, agent_cli, run, until, wait};
 use recurve_tests::registry::{self, Registry};
 use recurve_tests::world::{self, path};
 use rustix::process::Signal;
+use tempfile::TempDir;
 use tonic::Status;
 use tonic::transport::Channel;
 
@@ -77,6 +78,38 @@ fn fetched(proxy: &Proxy) -> Vec<(String, Option<u64>)> {
     gets.filter_map(|request| Some((request.path.split_once("/blobs/sha256:")?.1.to_owned(), request.from))).collect()
 }
 
+/// A device, and a registry that stands still in the middle of one blob of a model.
+struct Scene {
+    _registry: Registry,
+    proxy: Proxy,
+    state: TempDir,
+    bundle: PathBuf,
+    /// That blob: 20,000 bytes of it come.
+    cut: String,
+    daemon: Daemon,
+}
+
+impl Scene {
+    fn new() -> Option<Self> {
+        if !registry::installed() {
+            return None;
+        }
+        let (registry, state) = (Registry::start(), tempfile::tempdir().unwrap());
+        let proxy = Proxy::start(&registry.address);
+        let bundle = world::tiny("f32");
+        push(&registry, &bundle);
+        let cut = shard(&bundle).digest.hex();
+        let daemon = Setup::managed(state.path()).start();
+        proxy.set(Rule::Hold { what: cut.clone(), after: 20_000 });
+        Some(Self { _registry: registry, proxy, state, bundle, cut, daemon })
+    }
+}
+
+fn wait_until_written(state: &TempDir, cut: &str) {
+    let partial = state.path().join("incoming").join(cut);
+    until(|| fs::metadata(&partial).is_ok_and(|found| found.len() == 20_000));
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_model_is_pulled_and_served_and_the_next_one_shares_its_blobs() {
     if !registry::installed() {
@@ -106,20 +139,10 @@ async fn a_model_is_pulled_and_served_and_the_next_one_shares_its_blobs() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_device_that_was_killed_goes_on_at_the_byte_where_it_was() {
-    if !registry::installed() {
-        return;
-    }
-    let (registry, state) = (Registry::start(), tempfile::tempdir().unwrap());
-    let proxy = Proxy::start(&registry.address);
-    let bundle = world::tiny("f32");
-    push(&registry, &bundle);
-    let cut = shard(&bundle).digest.hex();
-    let daemon = Setup::managed(state.path()).start();
-    proxy.set(Rule::Hold { what: cut.clone(), after: 20_000 });
+    let Some(Scene { _registry, proxy, state, bundle, cut, daemon }) = Scene::new() else { return };
     let mut asking = begin(&daemon, &proxy.address);
     proxy.wait_until_held();
-    let partial = state.path().join("incoming").join(&cut);
-    until(|| fs::metadata(&partial).is_ok_and(|found| found.len() == 20_000));
+    wait_until_written(&state, &cut);
     daemon.signal(Signal::KILL);
     assert!(!daemon.ended().success());
     assert!(!wait(&mut asking).success());
@@ -137,16 +160,7 @@ async fn a_device_that_was_killed_goes_on_at_the_byte_where_it_was() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_pull_outlives_who_asked_for_it_and_lost_links_and_is_joined_by_others() {
-    if !registry::installed() {
-        return;
-    }
-    let (registry, state) = (Registry::start(), tempfile::tempdir().unwrap());
-    let proxy = Proxy::start(&registry.address);
-    let bundle = world::tiny("f32");
-    push(&registry, &bundle);
-    let cut = shard(&bundle).digest.hex();
-    let daemon = Setup::managed(state.path()).start();
-    proxy.set(Rule::Hold { what: cut.clone(), after: 20_000 });
+    let Some(Scene { _registry, proxy, state: _state, bundle, cut, daemon }) = Scene::new() else { return };
     let mut first = begin(&daemon, &proxy.address);
     proxy.wait_until_held();
     first.kill().unwrap();
@@ -167,20 +181,10 @@ async fn a_pull_outlives_who_asked_for_it_and_lost_links_and_is_joined_by_others
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_daemon_stops_in_order_in_the_middle_of_a_pull() {
-    if !registry::installed() {
-        return;
-    }
-    let (registry, state) = (Registry::start(), tempfile::tempdir().unwrap());
-    let proxy = Proxy::start(&registry.address);
-    let bundle = world::tiny("f32");
-    push(&registry, &bundle);
-    let cut = shard(&bundle).digest.hex();
-    let daemon = Setup::managed(state.path()).start();
-    proxy.set(Rule::Hold { what: cut.clone(), after: 20_000 });
+    let Some(Scene { _registry, proxy, state, bundle, cut, daemon }) = Scene::new() else { return };
     let mut stream = soon(client(&daemon).await.pull(request(&proxy.address, &bundle))).await.unwrap().into_inner();
     proxy.wait_until_held();
-    let partial = state.path().join("incoming").join(&cut);
-    until(|| fs::metadata(&partial).is_ok_and(|found| found.len() == 20_000));
+    wait_until_written(&state, &cut);
     daemon.terminate();
     let ended = loop {
         match soon(stream.message()).await {
