@@ -105,6 +105,7 @@ pub async fn run(
     let settings = Arc::new(settings);
     let store = open_store(&settings).await?;
     let trust = open_trust(&settings, store.clone()).await?;
+    let _clock = trust.as_ref().map(Trust::follow_clock);
     let (orders, mut inbox) = mpsc::channel(ORDERS);
     let models = store.clone().zip(trust.clone()).map(|(store, trust)| {
         let pulls = Pulls::new(Arc::clone(&store), settings.registry.clone());
@@ -167,7 +168,10 @@ pub async fn run(
                 Err(error @ Error::Stuck(_)) => return Err(error),
                 Err(error) => break Err(error),
             },
-            Some(order) = inbox.recv() => deployment.carry_out(order, &server).await,
+            Some(order) = inbox.recv() => match deployment.carry_out(order, &server).await {
+                Ok(()) => {}
+                Err(error) => return Err(error),
+            },
         }
     };
     // Orders that wait are told that the node stops.

@@ -173,6 +173,11 @@ impl Node {
         self.calls.token()
     }
 
+    /// Whether no call is open.
+    pub fn is_idle(&self) -> bool {
+        self.calls.is_empty()
+    }
+
     /// Waits until no call is open.
     pub async fn idle(&self) {
         self.calls.wait().await;

@@ -262,7 +262,7 @@ pub(super) const KEYS: &[Key] = &[
         kind: Kind::Integer { min: 1, max: 65_536 },
         default: Some("256"),
         flag: None,
-        doc: "Connections open at the same time, over all addresses. One more is closed at once.",
+        doc: "Connections open at the same time over TCP, and as many over Unix sockets. One more is closed at once.",
     },
     Key {
         path: "shutdown.grace",

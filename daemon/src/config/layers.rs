@@ -11,9 +11,10 @@ use super::keys::{KEYS, Key, Kind, VARIABLE_PREFIX, find, variable};
 use super::report::{Problem, Source};
 
 /// Environment variables with the prefix that are no keys: the command line, `agent-cli` and the demo script read them.
-const NOT_KEYS: [&str; 7] = [
+const NOT_KEYS: [&str; 8] = [
     "RECURVE_CONFIG",
     "RECURVE_ON",
+    "RECURVE_FLEET",
     "RECURVE_CA",
     "RECURVE_CERTIFICATE",
     "RECURVE_KEY",

@@ -78,10 +78,13 @@ impl Deployment {
     /// Begins to look after the model that is served. One of the store that is not confirmed has from now on to prove itself.
     pub(crate) fn look_after(&mut self) {
         let served = self.store.as_ref().zip(self.running.as_ref());
-        let open = served.is_some_and(|(store, loaded)| store.stage(loaded.bundle.digest()) < Some(Stage::Confirmed));
+        let open = served.is_some_and(|(store, loaded)| {
+            store.on_probation() && store.active().is_some_and(|active| active == *loaded.bundle.digest())
+        });
         let until = open.then(|| Instant::now() + self.settings.probation.time);
         self.node.set_probation(until);
-        self.watch = self.running.as_ref().map(|loaded| Watch::start(loaded, &self.settings, until));
+        self.watch =
+            self.running.as_ref().map(|loaded| Watch::start(loaded, &self.settings, Arc::clone(&self.node), until));
     }
 
     /// Ends when there is something to say of the model that is served.
@@ -123,11 +126,7 @@ impl Deployment {
         else {
             return;
         };
-        let confirmed = spawn_blocking(move || {
-            store.advance(bundle, Stage::Confirmed, SELF)?;
-            store.settle()
-        });
-        match confirmed.await {
+        match spawn_blocking(move || store.confirm(bundle, SELF)).await {
             Ok(Ok(())) => info!(%bundle, "model confirmed"),
             Ok(Err(error)) => error!(%bundle, %error, "the model cannot be confirmed"),
             Err(_) => error!(%bundle, "confirming the model panicked"),
@@ -180,9 +179,20 @@ impl Deployment {
     }
 
     /// Carries out an order, and tells what became of it.
-    pub(crate) async fn carry_out(&mut self, order: Order, server: &Server) {
+    ///
+    /// # Errors
+    /// The daemon can only end: the engine that was to make room does not.
+    pub(crate) async fn carry_out(&mut self, order: Order, server: &Server) -> Result<(), Error> {
         let (tell, who) = (order.tell.clone(), order.who.clone());
-        match self.serve(order, server).await {
+        let served = self.serve(order, server).await;
+        if let Some(store) = &self.store {
+            store.hold(None);
+        }
+        let stuck = match &served {
+            Err(DeployError::Stuck(reason)) => Err(Error::Stuck(reason.clone())),
+            _ => Ok(()),
+        };
+        match served {
             Ok(active) => {
                 if let Progress::Active { bundle, name } = &active {
                     info!(model = %name, %bundle, by = who, "model activated");
@@ -194,6 +204,7 @@ impl Deployment {
                 let _ = tell.send(Err(error)).await;
             }
         }
+        stuck
     }
 
     async fn serve(&mut self, order: Order, server: &Server) -> Result<Progress, DeployError> {
@@ -203,12 +214,17 @@ impl Deployment {
         if let Some(running) = self.running.as_ref().filter(|running| *running.bundle.digest() == bundle) {
             return Ok(active(running));
         }
+        store.hold(Some(bundle));
         // 1. The model is believed, and every blob is hashed, while the old model serves.
         let (opened, order) = {
             let (store, trust) = (Arc::clone(&store), self.trust.clone());
             blocking(move || {
                 if let Some(trust) = trust {
-                    trust.check(bundle, store.manifest_bytes(bundle)?, &order.who)?;
+                    let size = store.manifest_bytes(bundle)?;
+                    match order.bundle {
+                        Some(_) => trust.check(bundle, size, &order.who)?,
+                        None => trust.check_back(bundle, size, &order.who)?,
+                    }
                 }
                 Ok((store.verify(bundle, &order.who, &mut |_| {})?, order))
             })
@@ -233,8 +249,17 @@ impl Deployment {
                 let old = running.bundle.clone();
                 info!(from = running.serving.model.name, "the model that is served ends before the next one is loaded");
                 server.enter(Phase::Switching).await;
-                self.watch = None;
-                self.retire(self.settings.grace).await;
+                let (grace, watch) = (self.settings.grace, self.watch.take());
+                let stuck = async {
+                    match watch {
+                        Some(mut watch) => watch.stuck().await,
+                        None => std::future::pending().await,
+                    }
+                };
+                tokio::select! {
+                    () = self.retire(grace) => {}
+                    reason = stuck => return Err(DeployError::Stuck(reason)),
+                }
                 Some(old)
             }
             _ => None,
@@ -251,6 +276,7 @@ impl Deployment {
                 let active = active(&loaded);
                 server.enter(Phase::Serving(loaded.serving.clone())).await;
                 if let Some(old) = self.running.replace(loaded) {
+                    self.remember_failure(&store, *old.bundle.digest()).await;
                     let grace = self.settings.grace;
                     self.leaving.retain(|leaving| !leaving.is_finished());
                     self.leaving.push(spawn_blocking(move || old.engine.retire(grace)));
@@ -264,6 +290,16 @@ impl Deployment {
                 }
                 Err(error)
             }
+        }
+    }
+
+    /// Notes what the model before did wrong while the next one was prepared: nobody goes back to it.
+    async fn remember_failure(&mut self, store: &Arc<Store>, old: Digest) {
+        let Some(reason) = self.watch.as_mut().and_then(Watch::failure) else { return };
+        let store = Arc::clone(store);
+        let noted = blocking(move || Ok(store.failed(old, SELF, &reason)?)).await;
+        if let Err(error) = noted {
+            error!(bundle = %old, %error, "the failure of the model before cannot be noted");
         }
     }
 
@@ -327,9 +363,11 @@ async fn go_back_on_disk(store: Arc<Store>, reason: String) -> Result<(Digest, O
 fn first(library: &Library, settings: &Settings, store: &Store) -> Result<Option<Loaded>, Error> {
     let open = |bundle| store.bundle(bundle).map_err(Error::from).and_then(|opened| load(library, settings, &opened));
     let Some(active) = store.active() else { return Ok(None) };
-    let starts = store.count_start()?;
+    // Whatever cannot be written, what can be served is.
+    let starts = unless_failed(store.count_start()).unwrap_or(0);
     let reason = if starts > settings.probation.starts {
-        format!("the daemon ended {} times while it was on probation", starts - 1)
+        let times = if starts == 2 { "once".to_owned() } else { format!("{} times", starts - 1) };
+        format!("the daemon ended {times} while it was on probation")
     } else {
         match open(active) {
             Ok(loaded) => return Ok(Some(loaded)),
@@ -339,25 +377,30 @@ fn first(library: &Library, settings: &Settings, store: &Store) -> Result<Option
     let Some(previous) = store.previous() else {
         // One that serves no more after it once did is kept: what it lacks may come back.
         if store.stage(&active) == Some(Stage::Confirmed) {
-            store.note("serve", Some(active), SELF, &reason)?;
+            unless_failed(store.note("serve", Some(active), SELF, &reason));
         } else {
-            store.go_back(SELF, &reason)?;
+            unless_failed(store.go_back(SELF, &reason));
         }
         error!(bundle = %active, reason, "the active model cannot be served and there is none to go back to: deploy one");
         return Ok(None);
     };
     match open(previous) {
         Ok(loaded) => {
-            store.go_back(SELF, &reason)?;
+            unless_failed(store.go_back(SELF, &reason));
             error!(from = %active, to = %previous, reason, "rolled back");
             Ok(Some(loaded))
         }
         Err(error) => {
-            store.note("serve", Some(previous), SELF, &error.to_string())?;
+            unless_failed(store.note("serve", Some(previous), SELF, &error.to_string()));
             error!(bundle = %active, reason, %previous, %error, "neither the active model nor the one before can be served");
             Ok(None)
         }
     }
+}
+
+/// What was done, where the disk let us; else the log has why not.
+fn unless_failed<T>(done: Result<T, StoreError>) -> Option<T> {
+    done.inspect_err(|error| error!(%error, "the store cannot be written: the next start may decide this again")).ok()
 }
 
 /// From a verified model to the active one.

@@ -81,6 +81,9 @@ pub enum DeployError {
     /// The daemon stops.
     #[error("the node is shutting down: ask again when it is back")]
     Stopping,
+    /// The model that is to make room computes, and cannot be ended.
+    #[error("the model that is served cannot be ended: {0}; the daemon ends, and serves it again when it is started")]
+    Stuck(String),
     /// It cannot be loaded.
     #[error("the model cannot be served here: {0}")]
     Unusable(String),

@@ -16,6 +16,7 @@ use crate::admission::{Admission, Refusal};
 use crate::config::Settings;
 use crate::engine::job::{ClientId, Event, Failure, Generation, Job, Priority, Work};
 use crate::engine::sample::Sampling;
+use crate::node::Node;
 
 /// How often it is looked whether a step goes on for too long.
 const LOOK: Duration = Duration::from_secs(1);
@@ -46,7 +47,7 @@ pub(super) struct Watch {
 
 impl Watch {
     /// Begins to look after a model. `until`: the end of its probation.
-    pub(super) fn start(loaded: &Loaded, settings: &Settings, until: Option<Instant>) -> Self {
+    pub(super) fn start(loaded: &Loaded, settings: &Settings, node: Arc<Node>, until: Option<Instant>) -> Self {
         let (tell, verdicts) = mpsc::channel(4);
         let eyes = Eyes {
             failed: Box::pin(loaded.engine.failed()),
@@ -54,11 +55,31 @@ impl Watch {
             longest: settings.engine.step_limit + ENDING,
             admission: Arc::clone(&loaded.serving.admission),
             prompt: prompt(loaded),
+            node,
             tell,
         };
         let every = settings.probation.probe;
         let task = tokio::spawn(async move { eyes.look(until, every).await });
         Self { verdicts, _task: AbortOnDropHandle::new(task) }
+    }
+
+    /// Why the model failed, if it did already.
+    pub(super) fn failure(&mut self) -> Option<String> {
+        loop {
+            match self.verdicts.try_recv().ok()? {
+                Verdict::Failed(reason) | Verdict::Stuck(reason) => return Some(reason),
+                Verdict::Proved => {}
+            }
+        }
+    }
+
+    /// Ends when a step of the model goes on and cannot be ended.
+    pub(super) async fn stuck(&mut self) -> String {
+        loop {
+            if let Verdict::Stuck(reason) = self.verdict().await {
+                return reason;
+            }
+        }
     }
 
     /// The next verdict; none ever, after the last one.
@@ -84,12 +105,13 @@ struct Eyes {
     longest: Duration,
     admission: Arc<Admission>,
     prompt: Vec<u32>,
+    node: Arc<Node>,
     tell: mpsc::Sender<Verdict>,
 }
 
 impl Eyes {
     async fn look(self, until: Option<Instant>, every: Duration) {
-        let Self { failed, terminator, longest, admission, prompt, tell } = self;
+        let Self { failed, terminator, longest, admission, prompt, node, tell } = self;
         let stuck = async {
             let mut ticks = interval(LOOK);
             ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -102,19 +124,29 @@ impl Eyes {
         };
         let probation = async {
             let Some(until) = until else { return std::future::pending().await };
-            let probes = async {
-                let mut ticks = interval(every);
-                ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-                loop {
-                    ticks.tick().await;
-                    if let Some(failure) = probe(&admission, &prompt, every).await {
-                        return failure;
-                    }
+            let mut ticks = interval(every);
+            ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+            let mut answered = false;
+            loop {
+                tokio::select! {
+                    () = sleep_until(until.into()), if answered => return None,
+                    _ = ticks.tick() => {}
                 }
-            };
-            tokio::select! {
-                reason = probes => Some(reason),
-                () = sleep_until(until.into()) => None,
+                // A model that never answered has proved nothing: one last request decides, when nobody else asks anything.
+                let last = Instant::now() >= until;
+                let limit = if last { longest } else { every };
+                let alone = node.is_idle();
+                match probe(&admission, &prompt, limit).await {
+                    Probed::Answered => answered = true,
+                    Probed::Failed(reason) => return Some(reason),
+                    Probed::Unanswered if last && alone && node.is_idle() => {
+                        return Some(format!(
+                            "it did not answer the daemon's own request within {} s",
+                            limit.as_secs()
+                        ));
+                    }
+                    Probed::Unanswered => debug!("the model was too busy for a probe"),
+                }
             }
         };
         tokio::pin!(failed, stuck);
@@ -135,9 +167,16 @@ impl Eyes {
     }
 }
 
-/// Has the model answer a request of the daemon's own; the reason where it fails that. A model that is too busy to answer in
-/// time does not fail: whether it makes progress is looked at elsewhere.
-async fn probe(admission: &Arc<Admission>, prompt: &[u32], limit: Duration) -> Option<String> {
+/// What became of a request of the daemon's own.
+enum Probed {
+    Answered,
+    /// It was not answered in time, which is no failure: whether a step ends is looked at elsewhere.
+    Unanswered,
+    Failed(String),
+}
+
+/// Has the model answer a request of the daemon's own.
+async fn probe(admission: &Arc<Admission>, prompt: &[u32], limit: Duration) -> Probed {
     let accepted = Instant::now();
     let generation = Generation {
         prompt: prompt.to_vec(),
@@ -167,7 +206,7 @@ async fn probe(admission: &Arc<Admission>, prompt: &[u32], limit: Duration) -> O
     };
     let mut ticket = match admission.submit(job) {
         Ok(ticket) => ticket,
-        Err(Refusal::QueueFull { .. } | Refusal::ShuttingDown | Refusal::Replaced) => return None,
+        Err(Refusal::QueueFull { .. } | Refusal::ShuttingDown | Refusal::Replaced) => return Probed::Unanswered,
     };
     let answer = timeout(limit, async {
         loop {
@@ -179,12 +218,9 @@ async fn probe(admission: &Arc<Admission>, prompt: &[u32], limit: Duration) -> O
     });
     match answer.await {
         Ok(Some(Event::Failed(failure @ (Failure::Engine(_) | Failure::NotFinite { .. })))) => {
-            Some(format!("it failed the daemon's own probe: {failure}"))
+            Probed::Failed(format!("it failed the daemon's own probe: {failure}"))
         }
-        Ok(_) => None,
-        Err(_) => {
-            debug!("the model was too busy for a probe");
-            None
-        }
+        Ok(Some(Event::Finished(_))) => Probed::Answered,
+        Ok(_) | Err(_) => Probed::Unanswered,
     }
 }

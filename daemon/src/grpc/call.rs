@@ -11,8 +11,10 @@ use tonic::metadata::MetadataMap;
 use tracing::{debug, error, info};
 use uuid::Uuid;
 
+use super::access::{self, Right};
+use super::deadline;
+use super::peer::{self, Peer};
 use super::status::CallError;
-use super::{deadline, peer};
 use crate::engine::job::{ClientId, Failure, Timings, Usage};
 use crate::node::{Counts, Node, NotServing, Serving};
 use crate::request::RequestError;
@@ -48,7 +50,7 @@ impl Call {
     /// Begins a call.
     ///
     /// # Errors
-    /// The node does not serve at the moment, or the deadline is malformed.
+    /// The caller may not use the model, the node does not serve at the moment, or the deadline is malformed.
     pub(super) async fn begin(
         method: &'static str,
         weight: Weight,
@@ -61,10 +63,11 @@ impl Call {
         let client = peer::client(extensions);
         let mut record = Record::new(method, weight, id, client.clone());
         let open = node.call();
-        let deadline = match metadata.get(deadline::HEADER) {
+        let allowed = access::check(extensions.get::<Peer>(), Right::Use);
+        let deadline = allowed.and_then(|()| match metadata.get(deadline::HEADER) {
             None => Ok(None),
             Some(header) => deadline::parse(header.as_bytes(), accepted).map_err(CallError::Timeout),
-        };
+        });
         let begun = match deadline {
             Ok(deadline) => serving(node, deadline).await.map(|serving| (deadline, serving)),
             Err(error) => Err(error),

@@ -81,7 +81,8 @@ impl Listener {
             }
             Socket::Unix(socket, _) => {
                 let (stream, _) = socket.accept().await?;
-                Ok((Stream::Unix(stream), Peer::Unix))
+                let user = stream.peer_cred().ok().map(|process| process.uid());
+                Ok((Stream::Unix(stream), Peer::Unix(user)))
             }
         }
     }

@@ -351,6 +351,7 @@ pub(super) fn describe_order(error: &DeployError) -> (tonic::Code, &'static str)
         DeployError::Golden(_) => (Code::FailedPrecondition, reason::GOLDEN_TEST_FAILED),
         DeployError::NoMemory(_) => (Code::FailedPrecondition, reason::NO_MEMORY),
         DeployError::Stopping => (Code::Unavailable, reason::SHUTTING_DOWN),
+        DeployError::Stuck(_) => (Code::Internal, reason::ENGINE_FAILED),
         DeployError::Unusable(_) => (Code::FailedPrecondition, reason::MODEL_UNUSABLE),
     }
 }

@@ -4,6 +4,7 @@
 //! CANCELLED, before ours could answer DEADLINE_EXCEEDED.
 
 use std::io::{self, Cursor};
+use std::net::IpAddr;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,7 +15,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, join, split};
 use tokio::net::TcpStream;
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, TryAcquireError};
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -72,10 +73,19 @@ pub struct Server {
 struct Shared {
     routes: Routes,
     tls: Option<Tls>,
-    places: Arc<Semaphore>,
+    places: Places,
     tasks: TaskTracker,
     drain: CancellationToken,
     end: CancellationToken,
+}
+
+/// Room for connections. Each kind has its own, so that none can take another's.
+struct Places {
+    tcp: Arc<Semaphore>,
+    /// Processes of this machine: they are let in however many others there are.
+    unix: Arc<Semaphore>,
+    /// Those that have not shown a certificate yet.
+    strangers: Arc<Semaphore>,
 }
 
 impl Server {
@@ -106,7 +116,7 @@ impl Server {
         let shared = Arc::new(Shared {
             routes: routes.routes().prepare(),
             tls,
-            places: Arc::new(Semaphore::new(limits.connections)),
+            places: Places::new(limits.connections),
             tasks: server.tasks.clone(),
             drain: server.drain.clone(),
             end: server.end.clone(),
@@ -159,53 +169,73 @@ async fn accept(listener: &Listener, shared: &Arc<Shared>) {
                 continue;
             }
         };
-        let Ok(place) = Arc::clone(&shared.places).try_acquire_owned() else {
+        let Ok(place) = shared.places.of(&stream, shared.tls.is_some()) else {
             if warned.is_none_or(|at| at.elapsed() > FULL_WARNING) {
                 warned = Some(Instant::now());
-                warn!(listen = %listener.local(), ?peer, "connections are closed at once: limits.connections are open");
+                warn!(listen = %listener.local(), %peer, "connections are closed at once: limits.connections are open");
             }
             continue;
         };
         let shared = Arc::clone(shared);
         shared.tasks.clone().spawn(async move {
-            match stream {
-                Stream::Tcp(stream) if shared.tls.is_some() => {
-                    if let Some((stream, peer)) = handshake(stream, peer, &shared).await {
-                        let (read, write) = split(stream);
-                        begin(read, write, peer, &shared).await;
-                    }
-                }
-                Stream::Tcp(stream) => {
-                    let (read, write) = stream.into_split();
+            match (stream, peer) {
+                (Stream::Tcp(stream), Peer::Tcp(ip)) if shared.tls.is_some() => {
+                    let Some((stream, peer)) = handshake(stream, ip, &shared).await else { return };
+                    drop(place);
+                    let Ok(_place) = Arc::clone(&shared.places.tcp).try_acquire_owned() else {
+                        debug!(%peer, "connection closed: limits.connections are open");
+                        return;
+                    };
+                    let (read, write) = split(stream);
                     begin(read, write, peer, &shared).await;
                 }
-                Stream::Unix(stream) => {
+                (Stream::Tcp(stream), peer) => {
                     let (read, write) = stream.into_split();
                     begin(read, write, peer, &shared).await;
+                    drop(place);
+                }
+                (Stream::Unix(stream), peer) => {
+                    let (read, write) = stream.into_split();
+                    begin(read, write, peer, &shared).await;
+                    drop(place);
                 }
             }
-            drop(place);
         });
     }
 }
 
+impl Places {
+    fn new(most: usize) -> Self {
+        let [tcp, unix, strangers] = std::array::from_fn(|_| Arc::new(Semaphore::new(most)));
+        Self { tcp, unix, strangers }
+    }
+
+    /// A place for a new connection.
+    fn of(&self, stream: &Stream, encrypted: bool) -> Result<OwnedSemaphorePermit, TryAcquireError> {
+        let places = match stream {
+            Stream::Tcp(_) if encrypted => &self.strangers,
+            Stream::Tcp(_) => &self.tcp,
+            Stream::Unix(_) => &self.unix,
+        };
+        Arc::clone(places).try_acquire_owned()
+    }
+}
+
 /// A connection whose other end showed a certificate, in time.
-async fn handshake(stream: TcpStream, peer: Peer, shared: &Shared) -> Option<(Encrypted, Peer)> {
+async fn handshake(stream: TcpStream, ip: IpAddr, shared: &Shared) -> Option<(Encrypted, Peer)> {
     let accepted = timeout(PREFACE_TIME, shared.tls.as_ref()?.accept(stream));
     match shared.drain.run_until_cancelled(accepted).await? {
         Ok(Ok(stream)) => {
-            let certified = match peer {
-                Peer::Tcp(ip) => Peer::Certified(ip),
-                other => other,
-            };
-            Some((stream, certified))
+            let shown = stream.get_ref().1.peer_certificates().and_then(<[_]>::first)?;
+            let peer = Peer::certified(ip, shown);
+            Some((stream, peer))
         }
         Ok(Err(error)) => {
-            info!(?peer, %error, "connection closed: no TLS handshake");
+            info!(peer = %ip, %error, "connection closed: no TLS handshake");
             None
         }
         Err(_) => {
-            debug!(?peer, "connection closed: no TLS handshake in time");
+            debug!(peer = %ip, "connection closed: no TLS handshake in time");
             None
         }
     }
@@ -224,15 +254,16 @@ async fn begin(
         Some(Ok(Ok(_))) if preface == PREFACE => {
             serve(join(Cursor::new(preface).chain(read), write), peer, shared).await;
         }
-        Some(_) => debug!(?peer, "connection closed: it did not begin as HTTP/2 does, or not in time"),
+        Some(_) => debug!(%peer, "connection closed: it did not begin as HTTP/2 does, or not in time"),
         None => {}
     }
 }
 
 /// Serves one connection until either end closes it.
 async fn serve(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, peer: Peer, shared: &Shared) {
+    let caller = peer.clone();
     let service = shared.routes.clone().map_request(move |mut request: http::Request<Incoming>| {
-        request.extensions_mut().insert(peer);
+        request.extensions_mut().insert(caller.clone());
         request.map(tonic::body::Body::new)
     });
     let connection = http2::Builder::new(TokioExecutor::new())
@@ -257,6 +288,6 @@ async fn serve(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, pee
         }
     };
     if let Err(error) = ended {
-        debug!(?peer, %error, "connection ended");
+        debug!(%peer, %error, "connection ended");
     }
 }

@@ -128,6 +128,7 @@ pub(super) fn describe(error: &TrustError) -> (Code, &'static str) {
         TrustError::Mixed(_) => (Code::InvalidArgument, reason::TRUST_MIXED),
         TrustError::TooLarge { .. } => (Code::InvalidArgument, reason::TRUST_TOO_LARGE),
         TrustError::Invalid(_) => (Code::InvalidArgument, reason::TRUST_INVALID),
+        TrustError::Damaged { .. } => (Code::Internal, reason::STORE_FAILED),
         TrustError::Store(error) => models::describe(error),
     }
 }

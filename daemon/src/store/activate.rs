@@ -17,7 +17,14 @@ impl Store {
         self.lock().record.chosen.previous
     }
 
-    /// Makes a prepared model the active one; the one before it becomes the one to go back to.
+    /// Whether the active model has still to prove itself.
+    pub fn on_probation(&self) -> bool {
+        let state = self.lock();
+        state.record.chosen.active.is_some() && !state.record.chosen.proved
+    }
+
+    /// Makes a prepared model the active one: it has to prove itself, whatever it did before. The one before it becomes the
+    /// one to go back to; where that never proved itself, the one that it had itself to go back to stays it.
     ///
     /// # Errors
     /// It is not prepared, or the record cannot be written: then the old one stays active.
@@ -28,12 +35,14 @@ impl Store {
                 return Err(StoreError::NotPrepared { bundle, stage: kept.stage });
             }
             let failed = kept.failure.take().is_some();
-            let Chosen { active, previous, starts } = &mut record.chosen;
-            if *active == Some(bundle) {
+            let Chosen { active, previous, .. } = record.chosen;
+            if active == Some(bundle) {
                 return Ok(failed);
             }
-            *previous = active.replace(bundle);
-            *starts = 0;
+            let good = |model: &Digest| record.models.get(model).is_some_and(|kept| kept.stage == Stage::Confirmed);
+            let previous = previous.filter(|previous| *previous != bundle);
+            let back = active.filter(good).or(previous.filter(good)).or(active);
+            record.chosen = Chosen { active: Some(bundle), previous: back, proved: false, starts: 0 };
             Ok(true)
         })
     }
@@ -46,8 +55,7 @@ impl Store {
     pub fn count_start(&self) -> Result<u32, StoreError> {
         let mut starts = 0;
         self.change_quietly(|record| {
-            let active = record.chosen.active.and_then(|active| record.models.get(&active));
-            if active.is_none_or(|kept| kept.stage == Stage::Confirmed) {
+            if record.chosen.active.is_none() || record.chosen.proved {
                 return Ok(false);
             }
             record.chosen.starts = record.chosen.starts.saturating_add(1);
@@ -55,6 +63,35 @@ impl Store {
             Ok(true)
         })?;
         Ok(starts)
+    }
+
+    /// The active model has proved itself. Nothing happens where it is another one by now.
+    ///
+    /// # Errors
+    /// The record cannot be written.
+    pub fn confirm(&self, bundle: Digest, who: &str) -> Result<(), StoreError> {
+        self.change(Stage::Confirmed.as_str(), bundle, who, |record| {
+            if record.chosen.active != Some(bundle) {
+                return Ok(false);
+            }
+            let kept = record.models.get_mut(&bundle).ok_or(StoreError::Unknown { bundle })?;
+            kept.stage = Stage::Confirmed;
+            record.chosen.starts = 0;
+            Ok(!std::mem::replace(&mut record.chosen.proved, true))
+        })
+    }
+
+    /// A model that is not the active one any more has failed, for this reason: nobody goes back to it.
+    ///
+    /// # Errors
+    /// The record cannot be written.
+    pub fn failed(&self, bundle: Digest, who: &str, reason: &str) -> Result<(), StoreError> {
+        self.change_with("fail", Some(bundle), who, reason, |record| {
+            let Some(kept) = record.models.get_mut(&bundle) else { return Ok(false) };
+            kept.fail(reason);
+            record.chosen.previous = record.chosen.previous.filter(|previous| *previous != bundle);
+            Ok(true)
+        })
     }
 
     /// The daemon ends in order: no start is held against the active model.
@@ -74,10 +111,11 @@ impl Store {
         let failed = self.active().ok_or(StoreError::NoPrevious)?;
         let back = self.previous();
         self.change_with("roll back", Some(failed), who, reason, |record| {
-            record.chosen = Chosen { active: back, previous: None, starts: 0 };
+            let proved =
+                back.and_then(|back| record.models.get(&back)).is_some_and(|kept| kept.stage == Stage::Confirmed);
+            record.chosen = Chosen { active: back, previous: None, proved, starts: 0 };
             if let Some(kept) = record.models.get_mut(&failed) {
-                kept.stage = kept.stage.min(Stage::Verified);
-                kept.failure = Some(reason.to_owned());
+                kept.fail(reason);
             }
             Ok(true)
         })?;

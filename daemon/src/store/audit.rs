@@ -20,7 +20,8 @@ const MOST: u64 = 1 << 20;
 #[derive(Debug)]
 pub(super) struct Audit {
     path: PathBuf,
-    file: File,
+    /// None where the last one was full and the next one could not be opened yet.
+    file: Option<File>,
     /// Number of the last line.
     last: u64,
 }
@@ -60,9 +61,12 @@ impl Audit {
         if whole < bytes.len() {
             disk::truncate(&file, whole as u64, &path)?;
         }
-        let last = bytes[..whole].split(|&byte| byte == b'\n').rev().find(|line| !line.is_empty());
-        let last = last.and_then(|line| serde_json::from_slice::<Line>(line).ok()).map_or(0, |line| line.number);
-        Ok(Self { path, file, last })
+        let last = match number(&bytes[..whole]) {
+            // The file was begun anew, and nothing came since.
+            None => disk::read_if_there(&full(&path))?.and_then(|bytes| number(&bytes)).unwrap_or(0),
+            Some(last) => last,
+        };
+        Ok(Self { path, file: Some(file), last })
     }
 
     /// The number of the last line.
@@ -75,24 +79,37 @@ impl Audit {
         if line.number <= self.last {
             return Ok(());
         }
-        let length = disk::length(&self.path).unwrap_or(0);
-        if length >= MOST {
-            disk::place(&self.file, &self.path, &self.path.with_extension("1.jsonl"))?;
-            self.file = disk::open_for_appending(&self.path)?;
+        if let Some(full_up) = self.file.take_if(|_| disk::length(&self.path) >= Some(MOST)) {
+            disk::place(&full_up, &self.path, &full(&self.path))?;
         }
-        let length = if length >= MOST { 0 } else { length };
+        let file = match &mut self.file {
+            Some(file) => file,
+            none => none.insert(disk::open_for_appending(&self.path)?),
+        };
+        let length = disk::length(&self.path).unwrap_or(0);
         let mut bytes = serde_json::to_vec(line).map_err(|error| StoreError::Io {
             action: "write",
             path: self.path.clone(),
             source: error.into(),
         })?;
         bytes.push(b'\n');
-        let written = disk::append(&mut self.file, &bytes, &self.path);
+        let written = disk::append(file, &bytes, &self.path);
         match written {
             Ok(()) => self.last = line.number,
             // Half a line must not stand before the next one.
-            Err(_) => disk::truncate(&self.file, length, &self.path)?,
+            Err(_) => disk::truncate(file, length, &self.path)?,
         }
         written
     }
+}
+
+/// Where a full file goes.
+fn full(path: &Path) -> PathBuf {
+    path.with_extension("1.jsonl")
+}
+
+/// The number of the last line.
+fn number(bytes: &[u8]) -> Option<u64> {
+    let last = bytes.split(|&byte| byte == b'\n').rev().find(|line| !line.is_empty())?;
+    serde_json::from_slice::<Line>(last).ok().map(|line| line.number)
 }

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind, Write as _};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
 use super::error::StoreError;
@@ -19,13 +20,20 @@ fn step<T>(action: &'static str, path: &Path, work: impl FnOnce() -> io::Result<
 
 /// Makes a folder and those around it.
 pub(crate) fn make_folder(path: &Path) -> Result<(), StoreError> {
+    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+    if let Some(parent) = parent.filter(|parent| !parent.is_dir()) {
+        make_folder(parent)?;
+    }
     step("make the folder", path, || fs::create_dir_all(path))?;
     path.parent().map_or(Ok(()), sync_folder)
 }
 
-/// The file that is locked while a daemon runs.
+/// The file that is locked while a daemon runs. One that is there is opened on a disk that takes no more writes, too.
 pub(super) fn open_lock(path: &Path) -> Result<File, StoreError> {
-    step("open", path, || OpenOptions::new().create(true).truncate(false).write(true).open(path))
+    step("open", path, || {
+        let writable = OpenOptions::new().create(true).truncate(false).write(true).open(path);
+        writable.or_else(|error| File::open(path).map_err(|_| error))
+    })
 }
 
 /// A file that bytes are added to from some place on; what is there stays.
@@ -142,6 +150,16 @@ pub(crate) fn read_if_there(path: &Path) -> Result<Option<Vec<u8>>, StoreError> 
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error),
     })
+}
+
+/// Whether an open file is the one that has this name now.
+pub(super) fn is_at(file: &File, path: &Path) -> io::Result<bool> {
+    let found = match path.symlink_metadata() {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(false),
+        found => found?,
+    };
+    let open = file.metadata()?;
+    Ok((open.dev(), open.ino()) == (found.dev(), found.ino()))
 }
 
 /// Bytes of a regular file; none where there is no such file.

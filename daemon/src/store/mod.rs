@@ -52,6 +52,8 @@ const RESERVE: u64 = 64 << 20;
 pub struct Store {
     dir: PathBuf,
     state: Mutex<State>,
+    /// Held while blobs that nobody names are deleted, and while blobs get their names.
+    naming: Mutex<()>,
     changes: watch::Sender<u64>,
     _lock: File,
 }
@@ -60,6 +62,8 @@ pub struct Store {
 struct State {
     record: Record,
     audit: Audit,
+    /// The model that is being prepared: it is not removed.
+    held: Option<Digest>,
 }
 
 /// A model of the store.
@@ -67,7 +71,7 @@ struct State {
 pub struct Listed {
     /// Its digest.
     pub bundle: Digest,
-    /// What is known of it.
+    /// What is known of it. The active one is confirmed when it has proved itself since it is that.
     pub kept: Kept,
     /// Whether it is the one that is served.
     pub active: bool,
@@ -89,12 +93,12 @@ impl Store {
         flock(&lock, FlockOperation::NonBlockingLockExclusive)
             .map_err(|_| StoreError::Locked { dir: dir.to_owned() })?;
         let record = Record::read(dir)?;
-        let mut audit = Audit::open(dir)?;
-        for line in &record.lines {
-            audit.write(line)?;
-        }
+        let audit = Audit::open(dir)?;
         let changes = watch::Sender::new(0);
-        let store = Self { dir: dir.to_owned(), state: Mutex::new(State { record, audit }), changes, _lock: lock };
+        let mut state = State { record, audit, held: None };
+        state.follow();
+        let store =
+            Self { dir: dir.to_owned(), state: Mutex::new(state), naming: Mutex::default(), changes, _lock: lock };
         // What a removal left when it was cut off.
         if let Err(error) = store.collect_garbage() {
             warn!(%error, "blobs that no model needs are left on the disk");
@@ -113,11 +117,13 @@ impl Store {
         let chosen = &state.record.chosen;
         let models = state.record.models.iter();
         models
-            .map(|(&bundle, kept)| Listed {
-                bundle,
-                kept: kept.clone(),
-                active: chosen.active == Some(bundle),
-                previous: chosen.previous == Some(bundle),
+            .map(|(&bundle, kept)| {
+                let (active, previous) = (chosen.active == Some(bundle), chosen.previous == Some(bundle));
+                let mut kept = kept.clone();
+                if active && !chosen.proved {
+                    kept.stage = kept.stage.min(Stage::Prepared);
+                }
+                Listed { bundle, kept, active, previous }
             })
             .collect()
     }
@@ -258,7 +264,13 @@ impl Store {
     ) -> Result<(), StoreError> {
         let mut state = self.lock();
         let line = Line::new(state.next(), what, bundle, who, result);
-        state.write(&self.dir, Some(line), change)?;
+        if let Err(error) = state.write(&self.dir, Some(line.clone()), change) {
+            let refused = Line { result: error.to_string(), ..line };
+            if let Err(error) = state.catch_up().and_then(|()| state.audit.write(&refused)) {
+                warn!(%error, "the audit lacks a refusal");
+            }
+            return Err(error);
+        }
         drop(state);
         self.changes.send_modify(|count| *count += 1);
         Ok(())
@@ -309,6 +321,15 @@ impl Store {
         Ok(disk::free(&self.dir)?.saturating_sub(RESERVE))
     }
 
+    /// Keeps a model from being removed while it is prepared; none: the one that was kept may go again.
+    pub fn hold(&self, bundle: Option<Digest>) {
+        self.lock().held = bundle;
+    }
+
+    fn naming(&self) -> MutexGuard<'_, ()> {
+        self.naming.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
         // The record in memory is replaced whole, so a panic elsewhere leaves it whole.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
@@ -341,11 +362,15 @@ impl State {
         record.lines.extend(line);
         record.write(dir)?;
         self.record = record;
-        // The change is made and its line is safe in the record; the file follows when it can.
+        self.follow();
+        Ok(())
+    }
+
+    /// The audit follows when it can: its lines are safe in the record.
+    fn follow(&mut self) {
         if let Err(error) = self.catch_up() {
             warn!(%error, "the audit is behind: its last lines stand in models.json until it can be written");
         }
-        Ok(())
     }
 }
 

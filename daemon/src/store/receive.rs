@@ -51,6 +51,10 @@ impl Incoming {
         };
         let mut file = disk::open_for_receiving(&path)?;
         flock(&file, FlockOperation::NonBlockingLockExclusive).map_err(|_| StoreError::Busy { digest })?;
+        // Whoever held the lock until now may have finished: the open file is then the whole blob under its final name.
+        if !disk::is_at(&file, &path).map_err(failed("look at"))? {
+            return Err(StoreError::Busy { digest });
+        }
         let there = disk::length(&path).unwrap_or(0);
         if offset > there || offset > size {
             return Err(StoreError::Offset { digest, offset, received: there.min(size) });
@@ -103,8 +107,11 @@ impl Incoming {
             hashing.finish().map_err(|source| StoreError::Io { action: "hash", path: path.clone(), source })?;
         if actual != digest {
             disk::remove(&path)?;
-            return Err(StoreError::WrongBytes { declared: digest, actual });
+            let error = StoreError::WrongBytes { declared: digest, actual };
+            store.note("receive", Some(bundle), who, &error.to_string())?;
+            return Err(error);
         }
+        let _naming = store.naming();
         if digest == bundle {
             let bytes = disk::read(&path)?;
             if let Err(error) = recurve_bundle::Manifest::parse(&bytes) {

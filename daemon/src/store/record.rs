@@ -26,12 +26,15 @@ pub(super) struct Record {
 }
 
 /// Which models are chosen. Changed together.
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
 pub(super) struct Chosen {
     /// The one that is served.
     pub(super) active: Option<Digest>,
     /// The one to go back to.
     pub(super) previous: Option<Digest>,
+    /// The active model has proved itself since it became that: its probation is over.
+    #[serde(default)]
+    pub(super) proved: bool,
     /// Starts of the daemon with the active model, while it is on probation, that did not end in order.
     #[serde(default)]
     pub(super) starts: u32,
@@ -77,8 +80,16 @@ pub enum Stage {
     Verified,
     /// It passed its golden test here.
     Prepared,
-    /// It served well for the time of probation.
+    /// It served well for the time of probation, once.
     Confirmed,
+}
+
+impl Kept {
+    /// The device does not serve it any more, for this reason, until somebody has it prepared again.
+    pub(super) fn fail(&mut self, reason: &str) {
+        self.stage = self.stage.min(Stage::Verified);
+        self.failure = Some(reason.to_owned());
+    }
 }
 
 impl Stage {

@@ -202,3 +202,115 @@ fn half_a_line_of_the_audit_is_cut_off() {
     sent(2).send_all(&open(dir.path()));
     assert_eq!(results(dir.path()).len(), 2);
 }
+
+/// Makes a model of this seed whole and prepared.
+fn prepare(store: &Arc<Store>, seed: u8) -> Digest {
+    let sent = sent(seed);
+    for bytes in sent.all() {
+        sent.send(store, bytes).unwrap();
+    }
+    let outcome = Prepared { apart: 0.0, allowed: 1.0, tokens_per_second: 1.0, kernels: "x".to_owned() };
+    store.prepared(sent.digest(), outcome, WHO).unwrap();
+    sent.digest()
+}
+
+#[test]
+fn two_models_that_never_proved_themselves_do_not_push_out_the_one_that_did() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    let [good, second, third] = [1, 2, 3].map(|seed| prepare(&store, seed));
+    store.activate(good, WHO).unwrap();
+    store.confirm(good, WHO).unwrap();
+    assert!(!store.on_probation());
+    store.activate(second, WHO).unwrap();
+    store.activate(third, WHO).unwrap();
+    assert_eq!((store.previous(), store.on_probation()), (Some(good), true));
+    assert_eq!(store.go_back(WHO, "x").unwrap(), Some(good));
+    assert!(!store.on_probation(), "it proved itself before");
+    // And back again, by hand: an operator's way back goes to what was served last.
+    store.activate(second, WHO).unwrap();
+    store.activate(good, WHO).unwrap();
+    assert_eq!(store.previous(), Some(second));
+}
+
+#[test]
+fn a_model_that_is_activated_again_has_to_prove_itself_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    let [first, second] = [1, 2].map(|seed| prepare(&store, seed));
+    for model in [first, second] {
+        store.activate(model, WHO).unwrap();
+        store.confirm(model, WHO).unwrap();
+    }
+    assert_eq!(store.count_start().unwrap(), 0);
+    store.activate(first, WHO).unwrap();
+    let stage = |model| store.models().iter().find(|listed| listed.bundle == model).map(|listed| listed.kept.stage);
+    assert_eq!((stage(first), stage(second)), (Some(Stage::Prepared), Some(Stage::Confirmed)));
+    assert!(store.on_probation());
+    assert_eq!(store.count_start().unwrap(), 1);
+    store.confirm(second, WHO).unwrap();
+    assert!(store.on_probation(), "that was another one");
+    store.failed(second, WHO, "it failed late").unwrap();
+    assert_eq!((store.previous(), stage(second)), (None, Some(Stage::Verified)));
+}
+
+#[test]
+fn what_is_prepared_is_not_removed_and_refusals_are_audited() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    let model = prepare(&store, 1);
+    store.hold(Some(model));
+    assert!(matches!(store.remove(model, "somebody"), Err(StoreError::InUse { .. })));
+    store.hold(None);
+    store.remove(model, WHO).unwrap();
+    let audit = fs::read_to_string(dir.path().join("audit.jsonl")).unwrap();
+    let refused = audit.lines().find(|line| line.contains("somebody")).unwrap();
+    assert!(refused.contains("\"what\":\"remove\"") && !refused.contains("\"done\""), "{refused}");
+}
+
+#[test]
+fn nothing_is_removed_while_another_model_cannot_be_read() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    let [broken, other] = [1, 2].map(|seed| prepare(&store, seed));
+    fs::write(store.blob(&broken), b"x").unwrap();
+    assert!(store.remove(other, WHO).is_err());
+    assert_eq!(store.models().len(), 2);
+    store.remove(broken, WHO).unwrap();
+    store.remove(other, WHO).unwrap();
+    assert_eq!(fs::read_dir(dir.path().join(BLOBS)).unwrap().count(), 0);
+}
+
+#[test]
+fn a_blob_that_got_its_name_meanwhile_is_not_written_to() {
+    let dir = tempfile::tempdir().unwrap();
+    let partial = dir.path().join("partial");
+    let file = disk::open_for_receiving(&partial).unwrap();
+    assert!(disk::is_at(&file, &partial).unwrap());
+    fs::rename(&partial, dir.path().join("whole")).unwrap();
+    assert!(!disk::is_at(&file, &partial).unwrap());
+    fs::write(&partial, b"another").unwrap();
+    assert!(!disk::is_at(&file, &partial).unwrap());
+}
+
+#[test]
+fn the_audit_goes_on_counting_in_a_new_file() {
+    let dir = tempfile::tempdir().unwrap();
+    let (path, full) = (dir.path().join("audit.jsonl"), dir.path().join("audit.1.jsonl"));
+    let long = "x".repeat(1 << 19);
+    let store = open(dir.path());
+    for _ in 0..4 {
+        store.note("try", None, WHO, &long).unwrap();
+    }
+    let numbers = |path: &Path| -> Vec<u64> {
+        let text = fs::read_to_string(path).unwrap();
+        text.lines().map(|line| serde_json::from_str::<Line>(line).unwrap().number).collect()
+    };
+    assert_eq!((numbers(&full), numbers(&path)), (vec![1, 2], vec![3, 4]));
+    drop(store);
+    // The power went between the name of the full file and the first line of the next one.
+    fs::rename(&path, &full).unwrap();
+    let store = open(dir.path());
+    store.note("try", None, WHO, "y").unwrap();
+    assert_eq!((numbers(&full), numbers(&path)), (vec![3, 4], vec![5]));
+}

@@ -1,6 +1,7 @@
 //! What is not believed, and why.
 
 use std::error::Error as _;
+use std::path::PathBuf;
 
 use chrono::{DateTime, SecondsFormat, Utc};
 use recurve_bundle::Digest;
@@ -31,7 +32,7 @@ pub enum TrustError {
         bundle: Digest,
     },
     /// Metadata are too old to be believed.
-    #[error("the {role} metadata {}: renew them with `agent-cli trust refresh`, and deploy again", since(.expired))]
+    #[error("the {role} metadata {}: renew them with `agent-cli trust refresh --dir TRUST BUNDLE`, and deploy the bundle again", since(.expired))]
     Expired {
         /// Whose.
         role: RoleType,
@@ -65,6 +66,18 @@ pub enum TrustError {
     /// Not signed by whom this node believes, or no metadata at all.
     #[error("the metadata are not believed: {0}")]
     Invalid(String),
+    /// What is believed is not what was written.
+    #[error(
+        "{}: is damaged: {reason}: bring back this file from a copy, or remove it and give this node its root again with `agent-cli trust \
+         install`; until then it believes nobody, and serves unsigned models unless trust.mode is enforce",
+        path.display()
+    )]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        reason: String,
+    },
     /// What is believed cannot be read or written.
     #[error(transparent)]
     Store(#[from] StoreError),

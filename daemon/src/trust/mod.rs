@@ -7,7 +7,8 @@
 //!
 //! The root is installed once; every later state is signed by the one before. [`Trust::update`] checks all of it, then keeps
 //! all of it in one write. [`Trust::check`] is asked when an operator has a model served, and only then: what runs is never
-//! stopped by a time that passes, and the way back to the model before is always open.
+//! stopped by a time that passes. The way back does not close with time either: an operator's needs a signature, the device's
+//! own not even that.
 //!
 //! **The clock.** A gateway may wake with its clock in the past, and then cannot tell what has expired. The latest time at
 //! which all metadata were good is kept. Where the clock is behind it by more than a minute, updates and deployments are
@@ -21,9 +22,13 @@ mod update;
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use recurve_bundle::Digest;
+use tokio::task::spawn_blocking;
+use tokio::time::interval;
+use tokio_util::task::AbortOnDropHandle;
 use tough::schema::RoleType;
 use tracing::{info, warn};
 
@@ -173,17 +178,54 @@ impl Trust {
     /// # Errors
     /// It is not signed, or nobody can say so now; with `warn` and `off` never for these reasons.
     pub fn check(&self, bundle: Digest, size: u64, who: &str) -> Result<(), TrustError> {
-        self.check_at(bundle, size, who, Utc::now())
+        self.check_at(bundle, size, who, Some(Utc::now()))
     }
 
-    fn check_at(&self, bundle: Digest, size: u64, who: &str, now: DateTime<Utc>) -> Result<(), TrustError> {
+    /// The same for the model that was served before: it was fresh once, and the way back does not close with time.
+    ///
+    /// # Errors
+    /// As those of [`check`](Self::check), without those of the clock and of expiry.
+    pub fn check_back(&self, bundle: Digest, size: u64, who: &str) -> Result<(), TrustError> {
+        self.check_at(bundle, size, who, None)
+    }
+
+    /// Keeps that this time was reached, where the clock can be believed: metadata are good, and it is not behind.
+    ///
+    /// # Errors
+    /// It cannot be kept.
+    pub fn remember_time(&self, now: DateTime<Utc>) -> Result<(), TrustError> {
+        let mut trusted = self.lock();
+        match trusted.as_ref().map(|trusted| (fresh(trusted, now), trusted.stored.known_time)) {
+            Some((Ok(reached), Some(_))) => self.reach(&mut trusted, reached),
+            _ => Ok(()),
+        }
+    }
+
+    /// Keeps the time every hour, as long as the handle lives: a node may run for months between two deployments, and then
+    /// wake in the past. Needs a tokio runtime.
+    pub fn follow_clock(self: &Arc<Self>) -> AbortOnDropHandle<()> {
+        let trust = Arc::clone(self);
+        AbortOnDropHandle::new(tokio::spawn(async move {
+            let mut hours = interval(Duration::from_secs(60 * 60));
+            loop {
+                hours.tick().await;
+                let trust = Arc::clone(&trust);
+                if let Ok(Err(error)) = spawn_blocking(move || trust.remember_time(Utc::now())).await {
+                    warn!(%error, "the time that was reached cannot be kept");
+                }
+            }
+        }))
+    }
+
+    /// `now`: none where it does not matter.
+    fn check_at(&self, bundle: Digest, size: u64, who: &str, now: Option<DateTime<Utc>>) -> Result<(), TrustError> {
         let mut trusted = self.lock();
         let mode = self.mode_with(trusted.is_some());
         if mode == Mode::Off {
             return Ok(());
         }
         let error = match judge(trusted.as_ref(), bundle, size, now) {
-            Ok(reached) => return self.reach(&mut trusted, reached),
+            Ok(reached) => return reached.map_or(Ok(()), |reached| self.reach(&mut trusted, reached)),
             Err(error) => error,
         };
         if mode == Mode::Enforce {
@@ -241,12 +283,17 @@ fn judge(
     trusted: Option<&Trusted>,
     bundle: Digest,
     size: u64,
-    now: DateTime<Utc>,
-) -> Result<DateTime<Utc>, TrustError> {
+    now: Option<DateTime<Utc>>,
+) -> Result<Option<DateTime<Utc>>, TrustError> {
     let trusted = trusted.ok_or(TrustError::NoRoot)?;
     if !trusted.bundles().any(|signed| signed == (bundle, size)) {
         return Err(TrustError::NotSigned { bundle });
     }
+    now.map(|now| fresh(trusted, now)).transpose()
+}
+
+/// The time that was reached, if metadata have not expired then.
+fn fresh(trusted: &Trusted, now: DateTime<Utc>) -> Result<DateTime<Utc>, TrustError> {
     let known = trusted.stored.known_time;
     if let Some(behind) = behind(now, known) {
         return Err(behind);

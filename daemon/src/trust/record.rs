@@ -9,6 +9,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use tough::schema::{Role, RoleType, Root, Signed, Snapshot, Targets, Timestamp};
 
+use super::error::TrustError;
 use crate::store::{StoreError, disk};
 
 /// The file's name.
@@ -74,9 +75,9 @@ impl Trusted {
     }
 
     /// Reads the file; none where there is none.
-    pub(super) fn read(folder: &Path) -> Result<Option<Self>, StoreError> {
+    pub(super) fn read(folder: &Path) -> Result<Option<Self>, TrustError> {
         let path = folder.join(NAME);
-        let damaged = |reason: String| StoreError::Damaged { path: path.clone(), reason };
+        let damaged = |reason: String| TrustError::Damaged { path: path.clone(), reason };
         let Some(bytes) = disk::read_if_there(&path)? else { return Ok(None) };
         let text = String::from_utf8(bytes).map_err(|_| damaged("it is not text".to_owned()))?;
         let body = text.strip_prefix(HEAD).ok_or_else(|| {

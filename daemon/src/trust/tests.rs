@@ -75,7 +75,7 @@ fn each_role_can_expire_and_each_is_named() {
         for (expires, good) in [("2026-06-01T12:00:01Z", true), (NOW, false), ("2026-06-01T11:59:59Z", false)] {
             let mut times = LATER;
             times[kind] = expires;
-            let checked = Node::new().trusting(&trusted(times, None)).check_at(bundle(), 8, "x", time(NOW));
+            let checked = Node::new().trusting(&trusted(times, None)).check_at(bundle(), 8, "x", Some(time(NOW)));
             match checked {
                 Ok(()) => assert!(good, "{role} {expires}"),
                 Err(TrustError::Expired { role: said, .. }) => assert!(!good && said == *role, "{role} {expires}"),
@@ -89,9 +89,9 @@ fn each_role_can_expire_and_each_is_named() {
 fn a_model_is_known_by_digest_name_and_size() {
     let node = Node::new();
     let trust = node.trusting(&trusted(LATER, None));
-    assert!(trust.check_at(bundle(), 8, "x", time(NOW)).is_ok());
+    assert!(trust.check_at(bundle(), 8, "x", Some(time(NOW))).is_ok());
     for (digest, size) in [(bundle(), 9), (Digest::of(b"other"), 8), (Digest::of(b""), 8)] {
-        let refused = trust.check_at(digest, size, "x", time(NOW));
+        let refused = trust.check_at(digest, size, "x", Some(time(NOW)));
         assert!(matches!(refused, Err(TrustError::NotSigned { .. })), "{refused:?}");
     }
     assert_eq!(trust.state().bundles, [bundle()]);
@@ -101,24 +101,45 @@ fn a_model_is_known_by_digest_name_and_size() {
 fn the_time_that_was_reached_is_kept_and_a_clock_behind_it_is_told() {
     let node = Node::new();
     let trust = node.trusting(&trusted(LATER, None));
-    trust.check_at(bundle(), 8, "x", time(NOW)).unwrap();
+    trust.check_at(bundle(), 8, "x", Some(time(NOW))).unwrap();
     drop(trust);
     let trust = node.open(None, false).unwrap();
     assert_eq!(trust.state().known_time, Some(time(NOW)));
     // Within a minute it is the same time.
-    trust.check_at(bundle(), 8, "x", time("2026-06-01T11:59:00Z")).unwrap();
+    trust.check_at(bundle(), 8, "x", Some(time("2026-06-01T11:59:00Z"))).unwrap();
     assert_eq!(trust.state().known_time, Some(time(NOW)));
-    let refused = trust.check_at(bundle(), 8, "x", time("2026-06-01T11:58:59Z"));
+    let refused = trust.check_at(bundle(), 8, "x", Some(time("2026-06-01T11:58:59Z")));
     assert!(matches!(refused, Err(TrustError::ClockBehind { .. })), "{refused:?}");
     // What has expired is not reached: a clock that is wrong now does not make the right one wrong.
-    trust.check_at(bundle(), 8, "x", time("2030-01-01T00:00:00Z")).unwrap_err();
+    trust.check_at(bundle(), 8, "x", Some(time("2030-01-01T00:00:00Z"))).unwrap_err();
     assert_eq!(trust.state().known_time, Some(time(NOW)));
+}
+
+#[test]
+fn the_way_back_does_not_close_with_time() {
+    let node = Node::new();
+    let trust = node.trusting(&trusted(["2020-01-01T00:00:00Z"; 4], None));
+    assert!(matches!(trust.check(bundle(), 8, "x"), Err(TrustError::Expired { .. })));
+    trust.check_back(bundle(), 8, "x").unwrap();
+    let other = trust.check_back(Digest::of(b"other"), 8, "x");
+    assert!(matches!(other, Err(TrustError::NotSigned { .. })), "{other:?}");
+}
+
+#[test]
+fn the_time_that_passes_is_remembered_as_long_as_it_can_be_believed() {
+    let node = Node::new();
+    let trust = node.trusting(&trusted(LATER, Some(NOW)));
+    let later = "2026-07-01T00:00:00Z";
+    for (now, known) in [("2026-05-01T00:00:00Z", NOW), (later, later), ("2030-01-01T00:00:00Z", later)] {
+        trust.remember_time(time(now)).unwrap();
+        assert_eq!(trust.state().known_time, Some(time(known)), "{now}");
+    }
 }
 
 #[test]
 fn a_clock_that_is_a_little_behind_does_not_make_the_expired_good() {
     let known = "2027-01-01T00:00:10Z";
-    let refused = judge(Some(&trusted(LATER, Some(known))), bundle(), 8, time("2026-12-31T23:59:50Z"));
+    let refused = judge(Some(&trusted(LATER, Some(known))), bundle(), 8, Some(time("2026-12-31T23:59:50Z")));
     assert!(matches!(refused, Err(TrustError::Expired { .. })), "{refused:?}");
 }
 
@@ -138,7 +159,7 @@ fn the_mode_follows_from_what_is_set_and_who_can_come() {
         }
         let trust = node.open(mode, reachable).unwrap();
         assert_eq!(trust.state().mode, expected);
-        let checked = trust.check_at(Digest::of(b"x"), 1, "x", time(NOW));
+        let checked = trust.check_at(Digest::of(b"x"), 1, "x", Some(time(NOW)));
         assert_eq!(checked.is_err(), expected == Mode::Enforce);
     }
 }
@@ -159,7 +180,7 @@ fn a_damaged_file_is_named_and_a_crash_leaves_a_whole_one() {
         bad[at] ^= 1;
         fs::write(&path, &bad).unwrap();
         let error = node.open(None, false).unwrap_err();
-        assert!(matches!(error, TrustError::Store(StoreError::Damaged { .. })), "{at}: {error}");
+        assert!(matches!(error, TrustError::Damaged { .. }), "{at}: {error}");
     }
     for length in (0..good.len() - 1).step_by(41) {
         fs::write(&path, &good[..length]).unwrap();

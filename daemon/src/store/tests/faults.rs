@@ -56,9 +56,9 @@ fn check(store: &Store, dir: &Path, old: &Sent, new: &Sent, context: &str) {
     let lines = lines(dir);
     let numbers: Vec<u64> = lines.iter().map(|line| line.number).collect();
     assert_eq!(numbers, (1..=numbers.len() as u64).collect::<Vec<_>>(), "{context}: no line is lost or doubled");
-    // The state is the last line that tells of it.
-    let told = |what: &[&str]| lines.iter().rev().find(|line| what.contains(&line.what.as_str())).unwrap().clone();
-    let last = told(&["activate", "roll back"]);
+    // The state is what the last line says that tells of a change; refusals have lines, too.
+    let changed = [("activate", "done"), ("roll back", REASON)];
+    let last = lines.iter().rev().find(|line| changed.contains(&(&line.what, &line.result))).unwrap();
     let expected = if last.what == "activate" { last.bundle } else { Some(old.digest()) };
     assert_eq!(Some(active), expected, "{context}: {last:?}");
 }
