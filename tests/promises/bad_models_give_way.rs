@@ -7,7 +7,7 @@ use recurve_bundle::Bundle;
 use recurve_tests::altered;
 use recurve_tests::client::{connect, generate, greedy};
 use recurve_tests::daemon::{Daemon, Setup};
-use recurve_tests::managed::{ask, deploy, digest, failure, health, served};
+use recurve_tests::managed::{ask, deploy, digest, failure, health, models, served};
 use recurve_tests::world::{self, path};
 use tonic_health::pb::health_check_response::ServingStatus;
 
@@ -66,6 +66,29 @@ fn a_model_that_ends_the_daemon_again_and_again_is_rolled_back_by_the_device() {
     assert_eq!(deploy(&daemon, &int8)["sent"].as_u64(), Some(0));
     assert_eq!(failure(&daemon, &int8), None);
     assert!(daemon.stop().success());
+}
+
+#[test]
+fn a_disk_that_takes_no_more_writes_keeps_nobody_from_serving() {
+    let (bundle, state) = (world::tiny("int4"), tempfile::tempdir().unwrap());
+    let daemon = Setup::managed(state.path()).start();
+    deploy(&daemon, &bundle);
+    daemon.signal(rustix::process::Signal::KILL);
+    assert!(!daemon.ended().success());
+    // The record cannot be replaced: its next version has no place.
+    fs::create_dir(state.path().join("models.new")).unwrap();
+    let start =
+        || Setup::managed(state.path()).allow("the store cannot be written").allow("the next start counts").start();
+    for _ in 0..5 {
+        let daemon = start();
+        assert_eq!(models(&daemon), [(digest(&bundle), "active")]);
+        daemon.wait_for("ready");
+        daemon.signal(rustix::process::Signal::KILL);
+        assert!(!daemon.ended().success());
+    }
+    let daemon = start();
+    assert_eq!(daemon.wait_for("ready")["bundle"], digest(&bundle));
+    daemon.stop();
 }
 
 #[test]

@@ -35,6 +35,8 @@ fn a_model_is_deployed_and_used_by_who_is_known() {
     let bundle = world::tiny("int4");
     let done = ask(&daemon, &["deploy", path(&bundle), "--format", "json"], &fleet, Some(&operator)).json();
     assert_eq!(done["bundle"], Bundle::open(&bundle).unwrap().digest().to_string());
+    let audit = std::fs::read_to_string(dir.path().join("state/audit.jsonl")).unwrap();
+    assert!(audit.lines().all(|line| line.contains("\"who\":\"operator at 127.0.0.1\"")), "{audit}");
     let text = ask(&daemon, &["generate", "--tokens", "2,9", "--max-tokens", "3"], &fleet, Some(&operator));
     assert_eq!(text.code, Some(0), "{}", text.stderr);
 
@@ -51,6 +53,27 @@ fn a_model_is_deployed_and_used_by_who_is_known() {
     let foreign = ask(&daemon, &["models"], &others, Some(&operator));
     assert_eq!(foreign.code, Some(3), "{}", foreign.stderr);
     assert!(foreign.stderr.contains("certificate"), "{}", foreign.stderr);
+    assert!(daemon.stop().success());
+}
+
+#[test]
+fn strangers_take_no_place_from_who_may_open_the_socket() {
+    let dir = tempfile::tempdir().unwrap();
+    let fleet = Authority::new(dir.path(), "fleet");
+    let own = fleet.identity("gateway", "127.0.0.1");
+    let socket = format!("unix:{}", dir.path().join("socket").display());
+    let daemon = Setup::managed(&dir.path().join("state"))
+        .listen(&["127.0.0.1:0", &socket])
+        .set("limits.connections", 2)
+        .set("tls.certificate", path(&own.certificate))
+        .set("tls.key", path(&own.key))
+        .set("tls.clients", path(&fleet.certificate))
+        .allow("connections are closed at once")
+        .start();
+    let tcp = daemon.address.split(',').next().unwrap().to_owned();
+    let _silent: Vec<_> = (0..4).map(|_| std::net::TcpStream::connect(&tcp).unwrap()).collect();
+    daemon.wait_for("connections are closed at once: limits.connections are open");
+    run(&mut agent_cli(&["models", "--on", &socket])).success();
     assert!(daemon.stop().success());
 }
 

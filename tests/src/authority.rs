@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
+use rcgen::{BasicConstraints, CertificateParams, DistinguishedName, DnType, IsCa, Issuer, KeyPair};
 
 /// The authority, and the folder that its files lie in.
 pub struct Authority {
@@ -36,7 +36,9 @@ impl Authority {
     /// A certificate for this name or address.
     pub fn identity(&self, file: &str, name: &str) -> Identity {
         let key = KeyPair::generate().expect("a key");
-        let params = CertificateParams::new(vec![name.to_owned()]).expect("a name");
+        let mut params = CertificateParams::new(vec![name.to_owned()]).expect("a name");
+        params.distinguished_name = DistinguishedName::new();
+        params.distinguished_name.push(DnType::CommonName, file);
         let certificate = params.signed_by(&key, &self.issuer).expect("a certificate");
         let identity = Identity {
             certificate: self.dir.join(format!("{file}.pem")),
