@@ -16,7 +16,7 @@ use tonic::{Request, Response, Status};
 use crate::args::On;
 use crate::exit::Failure;
 use crate::status::{self, Stage, Trouble};
-use crate::target::{Address, Certificates, Target};
+use crate::target::{Address, Certificates, Peer, Shown, Target};
 
 /// How long a daemon may take to accept a connection.
 const CONNECT: Duration = Duration::from_secs(5);
@@ -28,7 +28,7 @@ const LARGEST_ANSWER: usize = 64 << 20;
 /// A connection to a daemon.
 #[derive(Debug, Clone)]
 pub(crate) struct Client {
-    target: Target,
+    peer: Peer,
     inference: InferenceClient<Channel>,
 }
 
@@ -37,14 +37,13 @@ impl Client {
     pub(crate) async fn connect(on: &On) -> Result<Self, Failure> {
         let address = on.address()?;
         let channel = channel(&address, KEEP_ALIVE).await?;
-        let target = address.target;
         let inference = InferenceClient::new(channel).max_decoding_message_size(LARGEST_ANSWER);
-        Ok(Self { target, inference })
+        Ok(Self { peer: address.peer(), inference })
     }
 
     /// The daemon's address.
     pub(crate) fn target(&self) -> &Target {
-        &self.target
+        &self.peer.target
     }
 
     /// Generates, and gives each piece of the answer to `each` as it arrives. `limit` bounds the whole call.
@@ -59,7 +58,7 @@ impl Client {
         };
         let mut request = Request::new(request);
         request.set_timeout(limit);
-        let target = self.target.clone();
+        let target = self.peer.target.clone();
         match tokio::time::timeout(limit, self.stream(request, each)).await {
             Ok(result) => result,
             Err(_) => Err(Failure::Deadline(format!(
@@ -80,7 +79,7 @@ impl Client {
             let message = match stream.message().await {
                 Ok(Some(message)) => message,
                 Ok(None) => return Err(self.unfinished()),
-                Err(status) => return Err(status::calling(&self.target, &status, stage)),
+                Err(status) => return Err(status::calling(&self.peer, &status, stage)),
             };
             stage = Stage::Answering;
             match message.event {
@@ -98,7 +97,7 @@ impl Client {
     fn unfinished(&self) -> Failure {
         Failure::Incomplete(format!(
             "the answer of {} ended without its last message: what was printed is incomplete; ask again",
-            self.target
+            self.peer.target
         ))
     }
 
@@ -120,8 +119,11 @@ impl Client {
         Ok(self.answered(response)?.text)
     }
 
-    fn answered<T>(&self, response: Result<Response<T>, Status>) -> Result<T, Failure> {
-        response.map(Response::into_inner).map_err(|status| status::calling(&self.target, &status, Stage::Asked))
+    fn answered<T>(&mut self, response: Result<Response<T>, Status>) -> Result<T, Failure> {
+        if response.is_ok() {
+            self.peer.shown = Shown::Enough;
+        }
+        response.map(Response::into_inner).map_err(|status| status::calling(&self.peer, &status, Stage::Asked))
     }
 }
 
@@ -145,7 +147,7 @@ async fn channel(address: &Address, silent: Duration) -> Result<Channel, Trouble
         endpoint = endpoint.tls_config(tls).map_err(refused)?;
     }
     match tokio::time::timeout(accept, endpoint.connect()).await {
-        Ok(connected) => connected.map_err(|error| Trouble::connecting(target, &error)),
+        Ok(connected) => connected.map_err(|error| Trouble::connecting(&address.peer(), &error)),
         // A process that stands still: its system takes the connection, and nobody answers.
         Err(_) => Err(Trouble::lost(target, "it does not answer".to_owned())),
     }

@@ -8,6 +8,7 @@ mod fleet;
 mod input;
 mod interrupt;
 mod output;
+mod parse;
 mod report;
 mod status;
 mod target;
@@ -15,14 +16,12 @@ mod view;
 
 use std::process::ExitCode;
 
-use clap::Parser as _;
-
-use args::{Cli, Command};
+use args::Command;
 use exit::Failure;
 use interrupt::or_interrupted;
 
 fn main() -> ExitCode {
-    match run(Cli::parse().command) {
+    match run(parse::command_line().command) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => failure.report(),
     }

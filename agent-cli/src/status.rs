@@ -8,7 +8,7 @@ use tonic::{Code, ConnectError, Status, TimeoutExpired};
 use tonic_types::{ErrorDetails, StatusExt as _};
 
 use crate::exit::Failure;
-use crate::target::Target;
+use crate::target::{Peer, Shown, Target};
 
 /// How far a call came before it failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,17 +40,19 @@ impl Trouble {
     }
 
     /// A call that failed.
-    pub(crate) fn calling(target: &Target, status: &Status, stage: Stage) -> Self {
+    pub(crate) fn calling(peer: &Peer, status: &Status, stage: Stage) -> Self {
         let details = status.get_error_details();
-        let words = status
-            .source()
-            .map_or_else(|| said(status, &details), |cause| format!("the connection broke: {}", root(cause)));
-        Self { failure: calling(target, status, stage), words, reason: reason(status), lost: is_lost(status) }
+        let words = match status.source() {
+            None => said(status, &details),
+            Some(cause) => format!("the connection broke: {}{}", root(cause), certificates(peer, cause, made(cause))),
+        };
+        Self { failure: calling(peer, status, stage), words, reason: reason(status), lost: is_lost(status) }
     }
 
     /// A connection that could not be made.
-    pub(crate) fn connecting(target: &Target, error: &(dyn Error + 'static)) -> Self {
-        Self { failure: connecting(target, error), ..Self::lost(target, not_connected(error)) }
+    pub(crate) fn connecting(peer: &Peer, error: &(dyn Error + 'static)) -> Self {
+        let words = not_connected(error) + certificates(peer, error, false);
+        Self { failure: connecting(peer, error), ..Self::lost(&peer.target, words) }
     }
 }
 
@@ -82,20 +84,42 @@ fn not_connected(error: &(dyn Error + 'static)) -> String {
 }
 
 /// A connection that could not be made.
-fn connecting(target: &Target, error: &(dyn Error + 'static)) -> Failure {
-    let cause = not_connected(error);
-    if find::<io::Error>(error).is_some_and(|error| error.kind() == io::ErrorKind::PermissionDenied) {
-        return Failure::Unreachable(format!("cannot reach a daemon at {target}: {cause}"));
+fn connecting(peer: &Peer, error: &(dyn Error + 'static)) -> Failure {
+    let (target, cause) = (&peer.target, not_connected(error));
+    let advice = match certificates(peer, error, false) {
+        "" if find::<io::Error>(error).is_some_and(|error| error.kind() == io::ErrorKind::PermissionDenied) => "",
+        "" => "; start it with `recurved`, or name another with --on",
+        advice => advice,
+    };
+    Failure::Unreachable(format!("cannot reach a daemon at {target}: {cause}{advice}"))
+}
+
+/// What certificates may have to do with a connection that ended before anything was heard; empty where they have nothing to do
+/// with it. A daemon that wants others says nothing in plain words: it closes the connection, while that is being made or after.
+fn certificates(peer: &Peer, error: &(dyn Error + 'static), made: bool) -> &'static str {
+    use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, InvalidData, UnexpectedEof};
+    let kind = find::<io::Error>(error).map(io::Error::kind);
+    let closed = matches!(kind, Some(BrokenPipe | ConnectionAborted | ConnectionReset | InvalidData | UnexpectedEof));
+    match (peer.shown, kind) {
+        _ if !(made || closed) || find::<TimeoutExpired>(error).is_some() => "",
+        (Shown::Enough, _) => "",
+        (Shown::Nothing, _) => "; if the daemon wants TLS, name certificates with --ca, --certificate and --key",
+        // What rustls says of the daemon's certificate, or of an answer that is no TLS; an alert is what the daemon says of ours.
+        (_, Some(InvalidData)) if !made && !root(error).starts_with("received fatal alert") => {
+            "; does the daemon speak TLS there, and is --ca the authority that knows it?"
+        }
+        (Shown::Authority, _) => "; the daemon may want your own certificate: name it with --certificate and --key",
+        (Shown::Own, _) => {
+            "; the daemon may not know the authority of your certificate: name another with --certificate and --key"
+        }
     }
-    Failure::Unreachable(format!(
-        "cannot reach a daemon at {target}: {cause}; start it with `recurved --bundle DIR`, or name another with --on"
-    ))
 }
 
 /// A call that failed.
-pub(crate) fn calling(target: &Target, status: &Status, stage: Stage) -> Failure {
+pub(crate) fn calling(peer: &Peer, status: &Status, stage: Stage) -> Failure {
+    let target = &peer.target;
     if let Some(cause) = status.source() {
-        return transport(target, cause, stage);
+        return transport(peer, cause, stage);
     }
     let details = status.get_error_details();
     let said = said(status, &details);
@@ -106,7 +130,7 @@ pub(crate) fn calling(target: &Target, status: &Status, stage: Stage) -> Failure
             Failure::Unreachable(format!("{target} cannot answer now: {said}{}", retry(status, &details)))
         }
         // What tonic makes of an HTTP answer that no gRPC server gave.
-        _ if status.message().starts_with("grpc-status header missing") => no_daemon(target, status.message()),
+        _ if status.message().starts_with("grpc-status header missing") => no_daemon(target, status.message(), ""),
         Code::Unimplemented => Failure::Failed(format!(
             "{target} does not know this call ({said}): is it a recurve daemon, and as new as this agent-cli?"
         )),
@@ -132,27 +156,33 @@ fn is_lost(status: &Status) -> bool {
 }
 
 /// A call that failed on this side of the wire.
-fn transport(target: &Target, cause: &(dyn Error + 'static), stage: Stage) -> Failure {
+fn transport(peer: &Peer, cause: &(dyn Error + 'static), stage: Stage) -> Failure {
+    let target = &peer.target;
     if find::<TimeoutExpired>(cause).is_some() {
         return Failure::Deadline(format!("{target}: the time given with --timeout was over"));
     }
     // A connection that was lost is made again for the next call.
-    if find::<ConnectError>(cause).is_some() {
-        return connecting(target, cause);
+    if !made(cause) {
+        return connecting(peer, cause);
     }
     match stage {
         Stage::Answering => Failure::Incomplete(format!(
             "the connection to {target} broke before the answer was complete ({}): is the daemon still running? Its log says why it ended",
             root(cause)
         )),
-        Stage::Asked => no_daemon(target, &root(cause)),
+        Stage::Asked => no_daemon(target, &root(cause), certificates(peer, cause, true)),
     }
 }
 
+/// There was a connection for the call.
+fn made(cause: &(dyn Error + 'static)) -> bool {
+    find::<ConnectError>(cause).is_none()
+}
+
 /// Something took the connection and gave no answer of ours: it is no daemon, or it just ended.
-fn no_daemon(target: &Target, cause: &str) -> Failure {
+fn no_daemon(target: &Target, cause: &str, advice: &str) -> Failure {
     Failure::Unreachable(format!(
-        "no recurve daemon answers at {target} ({cause}): is this the gRPC port of recurved, and is recurved still running?"
+        "no recurve daemon answers at {target} ({cause}{advice}): is this the gRPC port of recurved, and is recurved still running?"
     ))
 }
 
@@ -179,6 +209,9 @@ fn advice(reason: &str) -> Option<&'static str> {
         reason::REGISTRY_REFUSED => {
             Some("a device shows a registry what is in its `registry.auth_file`, or yours with `--lend-credentials`")
         }
+        reason::TRUST_EXPIRED => Some(
+            "`agent-cli deploy --trust TRUST BUNDLE` takes them from a folder that was refreshed without the bundle",
+        ),
         reason::NO_TOKENIZER => Some("`agent-cli generate --tokens 2,17,…` sends token ids"),
         _ => None,
     }
@@ -252,6 +285,13 @@ mod tests {
         ] {
             assert_eq!(with_violations(message, details), expected);
         }
+    }
+
+    #[test]
+    fn what_has_expired_is_brought_by_the_folder_that_renewed_it() {
+        let details = ErrorDetails::with_error_info(reason::TRUST_EXPIRED, reason::DOMAIN, []);
+        let text = said(&Status::failed_precondition("the timestamp metadata expired"), &details);
+        assert!(text.contains("; `agent-cli deploy --trust TRUST BUNDLE`"), "{text}");
     }
 
     #[test]

@@ -31,6 +31,41 @@ pub(crate) struct Address {
     pub(crate) certificates: Option<Certificates>,
 }
 
+impl Address {
+    /// Who is called there.
+    pub(crate) fn peer(&self) -> Peer {
+        let shown = match (&self.target, &self.certificates) {
+            (Target::Unix(_), _) => Shown::Enough,
+            (Target::Tcp { .. }, None) => Shown::Nothing,
+            (Target::Tcp { .. }, Some(Certificates { own: None, .. })) => Shown::Authority,
+            (Target::Tcp { .. }, Some(Certificates { own: Some(_), .. })) => Shown::Own,
+        };
+        Peer { target: self.target.clone(), shown }
+    }
+}
+
+/// Who is called, for words about calls that fail.
+#[derive(Debug, Clone)]
+pub(crate) struct Peer {
+    /// Where.
+    pub(crate) target: Target,
+    /// Whether certificates may be why nothing is heard.
+    pub(crate) shown: Shown,
+}
+
+/// The certificates that a connection is made with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Shown {
+    /// None: there is no TLS.
+    Nothing,
+    /// That of the authority that knows the daemon.
+    Authority,
+    /// Our own, too.
+    Own,
+    /// It answered over this connection, or is called over a socket: they are not the reason.
+    Enough,
+}
+
 /// What TLS needs, in PEM.
 #[derive(Clone)]
 pub(crate) struct Certificates {

@@ -51,6 +51,8 @@ async fn from_nothing_to_the_second_model_and_back() {
     assert_eq!(models(&daemon), expected);
     let back = ask(&daemon, &["rollback", "--format", "json"]).json();
     assert_eq!((back["bundle"].as_str(), served(&daemon).await), (Some(digest(&int4).as_str()), digest(&int4)));
+    let again = ask(&daemon, &["rollback", "--from", &digest(&int8), "--format", "json"]).json();
+    assert_eq!((again["bundle"].as_str(), served(&daemon).await), (Some(digest(&int4).as_str()), digest(&int4)));
     let kept = ask(&daemon, &["models", "remove", &digest(&int8)]);
     assert!(kept.code == Some(1) && kept.stderr.contains("the one to go back to"), "{}", kept.stderr);
 

@@ -5,6 +5,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use recurve_bundle::Bundle;
+use recurve_tests::authority::Authority;
 use recurve_tests::fleet::{Fleet, Rollout, name};
 use recurve_tests::process::{agent_cli, run};
 use recurve_tests::proxy::{Link, Proxy};
@@ -150,6 +151,35 @@ fn a_rollout_that_is_stopped_takes_back_what_it_changed() {
     all_serve(&fleet, "gw-02", &new);
 }
 
+#[test]
+fn a_canary_that_is_rolled_back_meanwhile_counts_as_failed() {
+    let fleet = Fleet::new(3);
+    let (old, new) = (world::tiny("int4"), world::tiny("int8"));
+    fleet.give(&old);
+    // Rolled back by hand while the second device is watched.
+    let rolled_back = |waves| {
+        let mut rollout = fleet.begin(&new, &["--to", "all", "--waves", waves, "--soak", "8s"]);
+        rollout.until_state(2, "watched");
+        fleet.ask(&["rollback", "--on", "gw-01"]).success();
+        let code = rollout.ended();
+        let canary = rollout.reported(1);
+        let expected = ("failed", "serves_another", digest(&old));
+        let text = |value: &serde_json::Value| value.as_str().unwrap_or_default().to_owned();
+        let found = (&*text(&canary["state"]), &*text(&canary["reason"]["cause"]), text(&canary["serves"]["bundle"]));
+        assert_eq!(found, expected, "{}", rollout.text());
+        (code, [2, 3].map(|number| rollout.reported(number)["state"].clone()), rollout)
+    };
+    let (code, others, rollout) = rolled_back("1,2,100%");
+    assert_eq!((code, others), (Some(9), ["proved".into(), "waiting".into()]), "{}", rollout.text());
+    let gates: Vec<_> = rollout.events("gate").map(|gate| (gate["open"].clone(), gate["failed"].clone())).collect();
+    assert_eq!(gates, [(true.into(), 0.into()), (false.into(), 1.into())]);
+    all_serve(&fleet, "gw-03", &old);
+    // In the last wave no gate is left: the report asks.
+    let (code, others, rollout) = rolled_back("1,100%");
+    assert_eq!((code, others), (Some(8), ["proved".into(), "proved".into()]), "{}", rollout.text());
+    assert_eq!(rollout.events("report").next().unwrap()["outcome"], "partly");
+}
+
 /// Interrupts a rollout while bytes travel; gives what it had seen.
 fn interrupted(fleet: &Fleet, bundle: &Path, signal: Signal) -> Rollout {
     let args = ["--to", "all", "--waves", "100%", "--soak", "0s", "--limit-rate", "300kB/s", "--parallel", "2"];
@@ -233,5 +263,26 @@ fn who_may_not_ask_is_told_so_and_who_is_away_is_named() {
     assert!(daemon.stop().success());
     let away = status(&address);
     assert_eq!(away.code, Some(3), "{}", away.stderr);
-    assert!(away.stdout.contains("out of reach") && away.stderr.contains("nothing listens there"), "{}", away.stderr);
+    assert!(away.stdout.is_empty() && away.stderr.contains("nothing listens there"), "it is said once: {away:?}");
+}
+
+#[test]
+fn who_shows_no_certificate_or_a_foreign_one_is_told_what_is_missing() {
+    let fleet = Fleet::new(1);
+    let dir = tempfile::tempdir().unwrap();
+    let stranger = Authority::new(dir.path(), "others").identity("stranger", "operator");
+    let (address, ca) = (format!("127.0.0.1:{}", fleet.ports()[0]), fleet.inventory().with_file_name("fleet.pem"));
+    let own = ["--certificate", path(&stranger.certificate), "--key", path(&stranger.key)];
+    for (shown, words) in [
+        (vec![], "if the daemon wants TLS, name certificates with --ca, --certificate and --key"),
+        (vec!["--ca", path(&ca)], "the daemon may want your own certificate: name it with --certificate and --key"),
+        ([&["--ca", path(&ca)], &own[..]].concat(), "the daemon may not know the authority of your certificate"),
+    ] {
+        for asked in
+            [&["models", "--on", &address][..], &["status", "--on", &address], &["score", "x", "--on", &address]]
+        {
+            let ran = run(&mut agent_cli(&[asked, &shown].concat()));
+            assert!(ran.code == Some(3) && ran.stderr.contains(words), "{shown:?}: {ran:?}");
+        }
+    }
 }

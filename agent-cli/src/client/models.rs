@@ -20,7 +20,7 @@ use tonic::{Code, Response, Status, Streaming};
 use crate::args::On;
 use crate::exit::Failure;
 use crate::status::{Stage, Trouble};
-use crate::target::{Address, Target};
+use crate::target::{Address, Peer, Shown, Target};
 
 /// How long a daemon may be silent where nobody says otherwise.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
@@ -30,7 +30,7 @@ pub(crate) const PULLED: Duration = Duration::from_secs(25 * 60);
 /// A connection to a daemon, for its operator.
 #[derive(Debug, Clone)]
 pub(crate) struct Operator {
-    target: Target,
+    peer: Peer,
     channel: Channel,
     models: ModelsClient<Channel>,
     patience: Duration,
@@ -62,12 +62,17 @@ impl Operator {
     /// Connects to the daemon at this address, which may be silent for so long.
     pub(crate) async fn at(address: &Address, patience: Duration) -> Result<Self, Trouble> {
         let channel = super::channel(address, patience).await?;
-        Ok(Self { target: address.target.clone(), models: ModelsClient::new(channel.clone()), channel, patience })
+        Ok(Self { peer: address.peer(), models: ModelsClient::new(channel.clone()), channel, patience })
     }
 
     /// The daemon's address.
     pub(crate) fn target(&self) -> &Target {
-        &self.target
+        &self.peer.target
+    }
+
+    /// Who is called.
+    pub(super) fn peer(&self) -> Peer {
+        self.peer.clone()
     }
 
     /// The connection, for other calls.
@@ -136,7 +141,7 @@ impl Operator {
                 Ok(Ok(None)) => return Ok(()),
                 Ok(Err(status)) => return Err(self.trouble(&status, Stage::Answering)),
                 Err(_) => {
-                    return Err(Trouble::lost(&self.target, format!("it fetched nothing for {silent:?}")));
+                    return Err(Trouble::lost(&self.peer.target, format!("it fetched nothing for {silent:?}")));
                 }
             }
         }
@@ -168,7 +173,7 @@ impl Operator {
     }
 
     async fn followed(
-        &self,
+        &mut self,
         response: Result<Response<Streaming<ActivateResponse>>, Status>,
         mut each: impl FnMut(Event) -> Result<(), Failure>,
     ) -> Result<ModelActive, Trouble> {
@@ -181,8 +186,8 @@ impl Operator {
                 Ok(Some(ActivateResponse { event: None })) => {}
                 Ok(None) => {
                     let words = "it did not say what became of the model".to_owned();
-                    let failure = Failure::Incomplete(format!("{}: {words}: see `agent-cli models`", self.target));
-                    return Err(Trouble { failure, ..Trouble::lost(&self.target, words) });
+                    let failure = Failure::Incomplete(format!("{}: {words}: see `agent-cli models`", self.peer.target));
+                    return Err(Trouble { failure, ..Trouble::lost(&self.peer.target, words) });
                 }
                 Err(status) => return Err(self.trouble(&status, Stage::Answering)),
             }
@@ -190,18 +195,26 @@ impl Operator {
     }
 
     fn in_time<T>(
-        &self,
+        &mut self,
         answer: Result<Result<Response<T>, Status>, tokio::time::error::Elapsed>,
     ) -> Result<T, Trouble> {
-        let silent = || Trouble::lost(&self.target, format!("it gave no answer for {:?}", self.patience));
-        answer.map_err(|_| silent()).and_then(|response| self.answered(response))
+        match answer {
+            Ok(response) => self.answered(response),
+            Err(_) => {
+                let words = format!("it gave no answer for {:?}", self.patience);
+                Err(Trouble::lost(&self.peer.target, words))
+            }
+        }
     }
 
-    fn answered<T>(&self, response: Result<Response<T>, Status>) -> Result<T, Trouble> {
+    fn answered<T>(&mut self, response: Result<Response<T>, Status>) -> Result<T, Trouble> {
+        if response.is_ok() {
+            self.peer.shown = Shown::Enough;
+        }
         response.map(Response::into_inner).map_err(|status| self.trouble(&status, Stage::Asked))
     }
 
     fn trouble(&self, status: &Status, stage: Stage) -> Trouble {
-        Trouble::calling(&self.target, status, stage)
+        Trouble::calling(&self.peer, status, stage)
     }
 }

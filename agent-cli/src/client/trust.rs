@@ -17,12 +17,12 @@ use crate::args::On;
 use crate::exit::Failure;
 use crate::output;
 use crate::status::{Stage, Trouble};
-use crate::target::Target;
+use crate::target::{Peer, Target};
 
 /// A connection to a daemon, for who decides whom it believes.
 #[derive(Debug, Clone)]
 pub(crate) struct Truster {
-    target: Target,
+    peer: Peer,
     trust: TrustClient<Channel>,
 }
 
@@ -44,8 +44,9 @@ impl Delivered {
                 "it serves signed models only, and has no root of trust: give it one with `agent-cli trust install`";
             return Some((reason::NO_TRUST_ROOT, words.to_owned()));
         }
-        let words =
-            format!("no model {bundle} is signed for it: sign it with `agent-cli trust sign`, and deploy it again");
+        let words = format!(
+            "no model {bundle} is signed for it: sign it with `agent-cli trust sign --dir TRUST BUNDLE`, and deploy it again"
+        );
         Some((reason::NOT_SIGNED, words))
     }
 }
@@ -55,22 +56,22 @@ impl Truster {
     pub(crate) async fn connect(on: &On) -> Result<Self, Failure> {
         let address = on.address()?;
         let channel = super::channel(&address, PATIENCE).await?;
-        Ok(Self::over(address.target, channel))
+        Ok(Self::over(address.peer(), channel))
     }
 
     /// The same over the connection that models travel on.
     pub(crate) fn of(operator: &Operator) -> Self {
-        Self::over(operator.target().clone(), operator.channel())
+        Self::over(operator.peer(), operator.channel())
     }
 
     /// The same over any connection.
-    pub(crate) fn over(target: Target, channel: Channel) -> Self {
-        Self { target, trust: TrustClient::new(channel) }
+    fn over(peer: Peer, channel: Channel) -> Self {
+        Self { peer, trust: TrustClient::new(channel) }
     }
 
     /// The daemon's address.
     pub(crate) fn target(&self) -> &Target {
-        &self.target
+        &self.peer.target
     }
 
     /// Gives the daemon its first root.
@@ -108,13 +109,13 @@ impl Truster {
         };
         let version = |name: &str| state.roles.iter().find(|role| role.role == name).map_or(0, |role| role.version);
         let known = Versions { root: version("root"), timestamp: version("timestamp") };
-        if Versions::of(files).map_err(failure)? <= known {
+        if Versions::of(files).map_err(unusable)? <= known {
             return Ok(Delivered { state });
         }
         match self.update(files, known.root).await {
             Ok(state) => Ok(Delivered { state }),
             Err(trouble) if state.mode() == TrustMode::Warn && !trouble.lost => {
-                output::aside(&format!("{}: signatures were not taken: {}", self.target, trouble.words));
+                output::aside(&format!("{}: signatures were not taken: {}", self.peer.target, trouble.words));
                 Ok(Delivered { state })
             }
             Err(trouble) => Err(trouble),
@@ -122,7 +123,7 @@ impl Truster {
     }
 
     fn answered(&self, response: Result<Response<TrustState>, Status>) -> Result<TrustState, Trouble> {
-        response.map(Response::into_inner).map_err(|status| Trouble::calling(&self.target, &status, Stage::Asked))
+        response.map(Response::into_inner).map_err(|status| Trouble::calling(&self.peer, &status, Stage::Asked))
     }
 }
 
@@ -138,6 +139,11 @@ pub(crate) fn newest(own: Option<Files>, folder: Option<&Path>) -> Result<Option
         (Some(own), Some(others)) => trust::newer(own, others).map(Some).map_err(failure),
         (own, others) => Ok(own.or(others)),
     }
+}
+
+/// Signatures that no device can be given.
+fn unusable(error: TrustError) -> Trouble {
+    Trouble { reason: reason::TRUST_INVALID.to_owned(), ..Trouble::from(failure(error)) }
 }
 
 /// How a command ends that cannot use signatures.

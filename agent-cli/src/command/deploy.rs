@@ -7,6 +7,7 @@ use std::time::Duration;
 use indicatif::{HumanBytes, ProgressBar, ProgressStyle};
 use recurve_proto::v1::activate_response::Event;
 use recurve_proto::v1::{ModelPrepared, PlanResponse};
+use recurve_registry::Reference;
 use serde::Serialize;
 use tokio::sync::Semaphore;
 
@@ -21,7 +22,7 @@ use crate::fleet::plan;
 use crate::fleet::rate::Rate;
 use crate::fleet::rollout::{self, Settings};
 use crate::fleet::select::Selector;
-use crate::fleet::source::{Origin, Source};
+use crate::fleet::source::Source;
 use crate::fleet::transfer::Transfers;
 use crate::fleet::wave::{Share, Waves};
 use crate::interrupt::or_interrupted;
@@ -36,8 +37,9 @@ when it passed its golden test there; until then, and when it fails, the one bef
 
 With --to, devices of the inventory get it in waves. Behind each wave is a gate: every device of it must have served
 the model well for the time of --soak. A device that could not take it for a reason of its own (out of reach, busy, no
-room, too small) is skipped, the next one takes its place, and it does not count as failed. One that failed its golden
-test, refused the model, went back from it, was started again or was lost after it was asked to switch, counts.
+room, too small, it does not believe the signature) is skipped, the next one takes its place, and it does not count as
+failed. One that failed its golden test, refused the model, went back from it, was started again or was lost after it was
+asked to switch, counts. Who proved the model is asked again before each further wave, and must serve it still.
 
 Examples:
   agent-cli deploy bundles/2b-it
@@ -56,28 +58,28 @@ pub(crate) struct Args {
     #[arg(long, value_name = "SELECTOR")]
     to: Vec<Selector>,
     /// How many devices have been tried after each wave: numbers, or shares of those selected
-    #[arg(long, value_name = "LIST", default_value = "1,10%,100%", help_heading = ROLLOUT)]
+    #[arg(long, value_name = "LIST", default_value = "1,10%,100%", requires = "to", help_heading = ROLLOUT)]
     waves: Waves,
     /// Stop when more devices failed than this: a number, or a share of those selected
-    #[arg(long, value_name = "N|P%", default_value = "0", help_heading = ROLLOUT)]
+    #[arg(long, value_name = "N|P%", default_value = "0", requires = "to", help_heading = ROLLOUT)]
     max_failures: Share,
     /// How long each device is watched after its switch
-    #[arg(long, value_name = "TIME", default_value = "2m", value_parser = duration_or_none, help_heading = ROLLOUT)]
+    #[arg(long, value_name = "TIME", default_value = "2m", value_parser = duration_or_none, requires = "to", help_heading = ROLLOUT)]
     soak: Duration,
     /// What becomes of the devices that this run changed when it is stopped
-    #[arg(long, value_enum, default_value_t = OnFailure::Stop, help_heading = ROLLOUT)]
+    #[arg(long, value_enum, default_value_t = OnFailure::Stop, requires = "to", help_heading = ROLLOUT)]
     on_failure: OnFailure,
     /// Devices that are sent to, or switch, at once
-    #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..=64), help_heading = ROLLOUT)]
+    #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..=64), requires = "to", help_heading = ROLLOUT)]
     parallel: u16,
     /// How long a device may give no sign of life, and take no byte
-    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = duration, help_heading = ROLLOUT)]
+    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = duration)]
     patience: Duration,
     /// How often a lost link is made again while nothing arrives
-    #[arg(long, value_name = "N", default_value_t = 4, help_heading = ROLLOUT)]
+    #[arg(long, value_name = "N", default_value_t = 4, requires = "to", help_heading = ROLLOUT)]
     retries: u32,
     /// Go on with a rollout that was interrupted: a device that went back from this model by itself is not tried again
-    #[arg(long, help_heading = ROLLOUT)]
+    #[arg(long, requires = "to", help_heading = ROLLOUT)]
     resume: bool,
     /// Send at most so much, to all devices together: 2MB/s, 500kB/s, 10Mbit/s
     #[arg(long, value_name = "RATE")]
@@ -112,16 +114,16 @@ enum OnFailure {
 
 /// Runs the command.
 pub(crate) async fn run(args: Args) -> Result<(), Failure> {
-    let (trust, registry) = (args.trust.as_deref(), &args.registry);
-    let opened = or_interrupted(Source::open(&args.bundle, trust, registry, args.lend_credentials));
-    let source = opened.await?;
-    if args.limit_rate.is_some() && matches!(source.origin, Origin::Registry(_)) {
+    if args.limit_rate.is_some() && Reference::is_meant(&args.bundle) {
         return Err(Failure::Usage(
             "--limit-rate bounds what is sent from here, and devices fetch from a registry themselves: leave it out, or pull the \
              bundle into a folder first"
                 .to_owned(),
         ));
     }
+    let (trust, registry) = (args.trust.as_deref(), &args.registry);
+    let opened = or_interrupted(Source::open(&args.bundle, trust, registry, args.lend_credentials));
+    let source = opened.await?;
     if args.to.is_empty() { or_interrupted(one(&args, source)).await } else { many(&args, source).await }
 }
 

@@ -9,7 +9,7 @@ use crate::exit::Failure;
 use crate::fleet::edit::{self, Label};
 use crate::fleet::inventory::{Device, Inventory, check_name};
 use crate::output::{self, Format};
-use crate::target;
+use crate::target::{self, Target};
 use crate::view::table;
 
 /// Arguments of `agent-cli devices`.
@@ -76,13 +76,16 @@ pub(crate) fn run(args: Args) -> Result<(), Failure> {
         None | Some(Action::List) => list(&args.fleet.inventory()?, args.format),
         Some(Action::Add { name, address, labels }) => {
             check_name(&name).map_err(|words| Failure::Usage(format!("the name {words}")))?;
-            target::parse(&address).map_err(|words| {
+            let target = target::parse(&address).map_err(|words| {
                 Failure::Usage(format!("the address {address:?} {words}; allowed: host:port or unix:/path"))
             })?;
             if let Some(label) = labels.iter().find(|label| label.value.is_none()) {
                 return Err(Failure::Usage(format!("--label {}-: a new device has no label to remove", label.key)));
             }
-            let inventory = edit::change(&path, |old| edit::add(old, &name, &address, &labels))?;
+            let inventory = edit::change(&path, |old| {
+                free(&Inventory::parse(&path, old)?, &name, &target)?;
+                edit::add(old, &name, &address, &labels)
+            })?;
             told(&inventory, &name, "is added", args.format)
         }
         Some(Action::Label { name, labels }) => {
@@ -100,6 +103,27 @@ pub(crate) fn run(args: Args) -> Result<(), Failure> {
             }
         }
     }
+}
+
+/// No device has this name or this address yet.
+fn free(inventory: &Inventory, name: &str, target: &Target) -> Result<(), Failure> {
+    let file = inventory.path.display();
+    for device in &inventory.devices {
+        if device.name == name {
+            return Err(Failure::Usage(format!(
+                "{name} is in the inventory {file} already, at {}: take another name, or remove it first with \
+                 `agent-cli devices remove {name}`; `agent-cli devices label {name} KEY=VALUE` changes its labels",
+                device.target
+            )));
+        }
+        if device.target == *target {
+            return Err(Failure::Usage(format!(
+                "{target} is in the inventory {file} already, as {0}: remove that one first with `agent-cli devices remove {0}`",
+                device.name
+            )));
+        }
+    }
+    Ok(())
 }
 
 fn told(inventory: &Inventory, name: &str, what: &str, format: Format) -> Result<(), Failure> {

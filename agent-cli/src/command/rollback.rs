@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::ask_all;
 use crate::args::{On, duration};
 use crate::exit::Failure;
+use crate::fleet::ask::ask_all;
 use crate::fleet::event::Reason;
 use crate::fleet::plan::Served;
 use crate::fleet::select::Selector;
@@ -18,11 +18,12 @@ use crate::view::table;
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "The model before is verified and tested again before it is served. A device whose model before failed, or
-that has none, says so.
+that has none, says so. Asked twice, a device serves what it served at first: with --from only those go back that serve
+that model still, so the command can be run again.
 
 Examples:
   agent-cli rollback
-  agent-cli rollback --to site=north"
+  agent-cli rollback --to site=north --from assistant-2"
 )]
 pub(crate) struct Args {
     #[command(flatten)]
@@ -30,6 +31,9 @@ pub(crate) struct Args {
     /// These devices of the inventory, as in `agent-cli deploy`; may be repeated
     #[arg(long, value_name = "SELECTOR")]
     to: Vec<Selector>,
+    /// Only where this model is served: its name, or the beginning of its digest
+    #[arg(long, value_name = "MODEL")]
+    from: Option<String>,
     /// How long a device may give no sign of life
     #[arg(long, value_name = "TIME", default_value = "60s", value_parser = duration)]
     patience: Duration,
@@ -40,9 +44,12 @@ pub(crate) struct Args {
 
 /// Runs the command.
 pub(crate) async fn run(args: Args) -> Result<(), Failure> {
-    let patience = args.patience;
+    let (patience, from) = (args.patience, args.from.clone());
     let devices = args.on.devices(&args.to)?;
-    let back = move |address| async move { undo::back(&address, patience, None).await };
+    let back = move |address| {
+        let from = from.clone();
+        async move { undo::back(&address, patience, from.as_deref()).await }
+    };
     let went = ask_all(devices, back).await;
     let failed = went.iter().filter(|(_, went)| went.is_err()).count();
     if args.to.is_empty() {
@@ -88,7 +95,7 @@ fn told(device: &str, serves: Option<&Served>, format: Format) -> Result<(), Fai
     match (format, serves) {
         (Format::Json, serves) => output::json(&serves),
         (Format::Text, Some(served)) => {
-            output::line(&format!("{} is served again at {device} ({})", served.model, served.bundle))
+            output::line(&format!("{} is served at {device} ({})", served.model, served.bundle))
         }
         (Format::Text, None) => output::line(&format!("{device} serves nothing")),
     }

@@ -6,9 +6,9 @@ use std::time::Duration;
 use serde::Serialize;
 use tokio::time::sleep;
 
-use super::ask_all;
 use crate::args::{On, duration};
 use crate::exit::Failure;
+use crate::fleet::ask::ask_all;
 use crate::fleet::gate::Snapshot;
 use crate::fleet::look;
 use crate::fleet::select::Selector;
@@ -60,6 +60,8 @@ pub(crate) async fn run(args: Args) -> Result<(), Failure> {
                 let changed = rows.iter().filter(|row| !before.iter().any(|old| old.same(row)));
                 changed.into_iter().try_for_each(output::json)?;
             }
+            // That it does not answer is said once, as the command's failure.
+            Format::Text if alone(&args, &rows) => {}
             Format::Text if rows.len() != before.len() || rows.iter().zip(&before).any(|(row, old)| !row.same(old)) => {
                 if args.watch && std::io::stdout().is_terminal() {
                     output::raw(CLEAR)?;
@@ -74,6 +76,11 @@ pub(crate) async fn run(args: Args) -> Result<(), Failure> {
         before = rows;
         sleep(PAUSE).await;
     }
+}
+
+/// One daemon was asked once, and does not answer.
+fn alone(args: &Args, rows: &[Row]) -> bool {
+    args.to.is_empty() && !args.watch && rows.iter().all(|row| row.error.is_some())
 }
 
 fn ended(args: &Args, rows: Vec<Row>) -> Result<(), Failure> {

@@ -281,7 +281,15 @@ fn refused(trouble: &Trouble) -> Stop {
         reason::STORE_FAILED,
         reason::NOT_ALLOWED,
         reason::NOT_MANAGED,
+        // Whose models it believes is its own decision.
+        reason::NOT_SIGNED,
         reason::NO_TRUST_ROOT,
+        reason::TRUST_INSTALLED,
+        reason::TRUST_EXPIRED,
+        reason::TRUST_ROLLED_BACK,
+        reason::TRUST_MIXED,
+        reason::TRUST_TOO_LARGE,
+        reason::TRUST_INVALID,
         reason::CLOCK_BEHIND,
         reason::REGISTRY_UNREACHABLE,
         reason::REGISTRY_REFUSED,
@@ -304,16 +312,7 @@ fn lost(trouble: &Trouble) -> Stop {
 fn failed(unproved: Unproved) -> Stop {
     let (cause, words) = match unproved {
         Unproved::Lost(words) => ("lost", words),
-        Unproved::Fault(fault, words) => {
-            let cause = match fault {
-                Fault::WentBack => "went_back",
-                Fault::ServesAnother => "serves_another",
-                Fault::NotServing => "not_serving",
-                Fault::Restarted => "restarted",
-                Fault::RequestsFailed => "requests_failed",
-            };
-            (cause, words)
-        }
+        Unproved::Fault(fault, words) => (fault.cause(), words),
     };
     Stop(State::Failed, Some(Reason::new(cause, words)))
 }
@@ -333,7 +332,14 @@ mod tests {
             ("NO_ROOM", false, State::Skipped, "no_room"),
             ("NOT_ALLOWED", false, State::Skipped, "not_allowed"),
             ("NO_TRUST_ROOT", false, State::Skipped, "no_trust_root"),
-            ("NOT_SIGNED", false, State::Failed, "not_signed"),
+            ("NOT_SIGNED", false, State::Skipped, "not_signed"),
+            ("TRUST_INSTALLED", false, State::Skipped, "trust_installed"),
+            ("TRUST_EXPIRED", false, State::Skipped, "trust_expired"),
+            ("TRUST_ROLLED_BACK", false, State::Skipped, "trust_rolled_back"),
+            ("TRUST_MIXED", false, State::Skipped, "trust_mixed"),
+            ("TRUST_TOO_LARGE", false, State::Skipped, "trust_too_large"),
+            ("TRUST_INVALID", false, State::Skipped, "trust_invalid"),
+            ("CLOCK_BEHIND", false, State::Skipped, "clock_behind"),
             ("REGISTRY_UNREACHABLE", false, State::Skipped, "registry_unreachable"),
             ("REGISTRY_NOT_FOUND", false, State::Failed, "registry_not_found"),
             ("UPLOAD_INTERRUPTED", false, State::Skipped, "upload_interrupted"),

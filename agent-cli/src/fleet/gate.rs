@@ -48,8 +48,38 @@ pub(crate) enum Fault {
     RequestsFailed,
 }
 
-/// Whether a device still serves the model well, judged by the first snapshot after its activation and the one now.
+impl Fault {
+    /// That word.
+    pub(crate) fn cause(self) -> &'static str {
+        match self {
+            Self::WentBack => "went_back",
+            Self::ServesAnother => "serves_another",
+            Self::NotServing => "not_serving",
+            Self::Restarted => "restarted",
+            Self::RequestsFailed => "requests_failed",
+        }
+    }
+}
+
+/// Whether a device that is watched still serves the model well, judged by the first snapshot after its activation and the one
+/// now.
 pub(super) fn judge(first: &Snapshot, now: &Snapshot, bundle: &str) -> Result<(), (Fault, String)> {
+    serves_on(now, bundle)?;
+    if let (Some(before), Some(after)) = (&first.instance, &now.instance)
+        && before != after
+    {
+        return Err((Fault::Restarted, "the daemon ended and was started again".to_owned()));
+    }
+    match now.failed.saturating_sub(first.failed) {
+        0 => Ok(()),
+        1 => Err((Fault::RequestsFailed, "a request failed".to_owned())),
+        count => Err((Fault::RequestsFailed, format!("{count} requests failed"))),
+    }
+}
+
+/// Whether a device that proved the model serves it still. It was watched long enough: that it was started again since, or that
+/// a request failed, is not held against the model.
+pub(super) fn serves_on(now: &Snapshot, bundle: &str) -> Result<(), (Fault, String)> {
     if let Some(why) = now.failure(bundle) {
         return Err((Fault::WentBack, format!("the device went back from the model by itself: {why}")));
     }
@@ -61,16 +91,7 @@ pub(super) fn judge(first: &Snapshot, now: &Snapshot, bundle: &str) -> Result<()
     if now.serving == Some(false) {
         return Err((Fault::NotServing, "requests are not answered any more".to_owned()));
     }
-    if let (Some(before), Some(after)) = (&first.instance, &now.instance)
-        && before != after
-    {
-        return Err((Fault::Restarted, "the daemon ended and was started again".to_owned()));
-    }
-    match now.failed.saturating_sub(first.failed) {
-        0 => Ok(()),
-        1 => Err((Fault::RequestsFailed, "a request failed".to_owned())),
-        count => Err((Fault::RequestsFailed, format!("{count} requests failed"))),
-    }
+    Ok(())
 }
 
 /// How the devices of a rollout ended so far.
@@ -130,6 +151,10 @@ mod tests {
             (Snapshot { failed: 5, ..well() }, Fault::RequestsFailed),
         ] {
             assert_eq!(judge(&well(), &now, NEW).unwrap_err().0, fault, "{now:?}");
+            // Once it is proved, only what is served counts.
+            let passing = matches!(fault, Fault::Restarted | Fault::RequestsFailed);
+            let expected = if passing { None } else { Some(fault) };
+            assert_eq!(serves_on(&now, NEW).err().map(|(fault, _)| fault), expected, "{now:?}");
         }
     }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 use recurve_proto::v1::{Model, ModelStage, NodeState};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
-use super::gate::{Fault, Snapshot, judge};
+use super::gate::{Fault, Snapshot, judge, serves_on};
 use crate::client::models::{Changes, Operator};
 use crate::status::Trouble;
 use crate::target::Address;
@@ -130,4 +130,21 @@ pub(crate) async fn glance(address: &Address, patience: Duration) -> Result<Snap
     };
     let silent = || Trouble::lost(&address.target, format!("it gave no answer for {patience:?}"));
     timeout(patience, look).await.unwrap_or_else(|_| Err(silent()))
+}
+
+/// How a device is that proved the model. One that serves nothing, or is out of reach, may be starting again: it is asked again
+/// until the time is over.
+pub(super) async fn settled(address: &Address, bundle: &str, patience: Duration) -> Result<Snapshot, Trouble> {
+    let until = Instant::now() + patience;
+    loop {
+        let seen = glance(address, until.saturating_duration_since(Instant::now())).await;
+        let may_pass = match &seen {
+            Ok(now) => matches!(serves_on(now, bundle), Err((Fault::NotServing, _))),
+            Err(trouble) => trouble.lost,
+        };
+        if !may_pass || Instant::now() + PAUSE >= until {
+            return seen;
+        }
+        sleep(PAUSE).await;
+    }
 }

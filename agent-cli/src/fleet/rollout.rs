@@ -6,22 +6,23 @@ use std::time::Duration;
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 
-use super::device::{Common, Ended, Way, cause_of};
-use super::event::{DevicePlan, DeviceReport, Event, Outcome, Reason, State};
-use super::gate::{self, Counts};
+use super::ask::ask_all;
+use super::device::{Common, Way, cause_of};
+use super::entry::Entry;
+use super::event::{DeviceReport, Event, Outcome, Reason, State};
+use super::gate::{self, Counts, Snapshot};
 use super::halt::Why;
-use super::plan::{self, Planned, Served};
+use super::next::next;
+use super::plan::{self, Planned};
 use super::rate::Rate;
-use super::wave::{self, Share, Standing, Waves};
+use super::wave::{self, Share, Waves};
 use super::{look, undo};
 use crate::client::models::Operator;
 use crate::exit::Failure;
 use crate::status::Trouble;
 use crate::target::Address;
 
-/// Devices that are asked something short at once.
-const ASKED: usize = 32;
-/// How long a device may be silent that is only asked for the plan.
+/// How long a device may be silent that is only asked for the plan, or before a gate.
 const SURVEY: Duration = Duration::from_secs(10);
 /// How long a device may be silent that is only asked for the report.
 const GLANCE: Duration = Duration::from_secs(5);
@@ -45,34 +46,6 @@ pub(crate) struct Settings {
     pub(crate) rate: Option<Rate>,
 }
 
-/// A device of the rollout.
-struct Entry {
-    device: String,
-    address: Address,
-    planned: Option<Planned>,
-    /// How it ended, once it did.
-    ended: Option<Ended>,
-    serves: Option<Served>,
-}
-
-impl Entry {
-    fn state(&self) -> State {
-        self.ended.as_ref().map_or(State::Waiting, |ended| ended.state)
-    }
-
-    fn end(&mut self, state: State, reason: Option<Reason>) {
-        self.ended = Some(Ended { state, reason, sent: 0, changed: false });
-    }
-
-    fn standing(&self) -> Standing {
-        match self.state() {
-            State::Skipped => Standing::Skipped,
-            state if state.is_end() => Standing::Tried,
-            _ => Standing::Open,
-        }
-    }
-}
-
 struct Rollout {
     common: Arc<Common>,
     settings: Settings,
@@ -86,10 +59,10 @@ pub(crate) async fn run(
     devices: Vec<(String, Address)>,
     settings: Settings,
 ) -> Result<(), Failure> {
-    let entry = |(device, address)| Entry { device, address, planned: None, ended: None, serves: None };
-    let mut rollout = Rollout { common, settings, entries: devices.into_iter().map(entry).collect() };
+    let entries = devices.into_iter().map(|(device, address)| Entry::new(device, address)).collect();
+    let mut rollout = Rollout { common, settings, entries };
     rollout.plan().await;
-    let outcome = match rollout.common.halt.why() {
+    let mut outcome = match rollout.common.halt.why() {
         Some(_) => Outcome::Interrupted,
         None if rollout.settings.dry_run => Outcome::DryRun,
         None => rollout.waves().await,
@@ -100,12 +73,19 @@ pub(crate) async fn run(
     if outcome != Outcome::DryRun {
         rollout.look_around().await;
     }
+    if outcome == Outcome::Done && rollout.done() < rollout.entries.len() {
+        outcome = Outcome::Partly;
+    }
     rollout.end(outcome)
 }
 
 impl Rollout {
     fn is(&self, state: State) -> usize {
         self.entries.iter().filter(|entry| entry.state() == state).count()
+    }
+
+    fn done(&self) -> usize {
+        self.entries.iter().filter(|entry| entry.is_done()).count()
     }
 
     /// Asks every device, and tells what is going to happen.
@@ -136,12 +116,6 @@ impl Rollout {
             }
         }
         let source = &self.common.source;
-        let device = |entry: &Entry| DevicePlan {
-            device: entry.device.clone(),
-            address: entry.address.target.to_string(),
-            planned: entry.planned.clone(),
-            skipped: entry.ended.as_ref().and_then(|ended| ended.reason.clone()),
-        };
         self.common.teller.tell(&Event::Plan {
             model: source.name.clone(),
             bundle: source.bundle.clone(),
@@ -149,32 +123,18 @@ impl Rollout {
             rate: rate.0.to_string(),
             rate_assumed: rate.1,
             waves: self.settings.waves.targets(self.entries.len()),
-            devices: self.entries.iter().map(device).collect(),
+            devices: self.entries.iter().map(Entry::plan).collect(),
         });
     }
 
-    /// Asks many devices at once something short; Ctrl-C ends it early.
+    /// Asks some of the devices something short; gives the answers by place.
     async fn ask<T, F>(&self, whom: impl Fn(&Entry) -> bool, what: impl Fn(Address) -> F) -> Vec<(usize, T)>
     where
         T: Send + 'static,
         F: Future<Output = T> + Send + 'static,
     {
-        let mut open = self.entries.iter().enumerate().filter(|(_, entry)| whom(entry));
-        let (mut asked, mut answers) = (JoinSet::new(), Vec::new());
-        loop {
-            while asked.len() < ASKED
-                && let Some((place, entry)) = open.next()
-            {
-                let answer = what(entry.address.clone());
-                asked.spawn(async move { (place, answer.await) });
-            }
-            match asked.join_next().await {
-                Some(Ok(answer)) => answers.push(answer),
-                // It panicked: nothing is known of this one.
-                Some(Err(_)) => {}
-                None => return answers,
-            }
-        }
+        let asked = self.entries.iter().enumerate().filter(|(_, entry)| whom(entry));
+        ask_all(asked.map(|(place, entry)| (place, entry.address.clone())), what).await
     }
 
     async fn waves(&mut self) -> Outcome {
@@ -193,11 +153,14 @@ impl Rollout {
                 });
                 self.batch(places).await;
             }
+            let left = self.is(State::Waiting);
+            if left > 0 {
+                self.look_back().await;
+            }
             if self.common.halt.why() == Some(Why::Interrupted) {
                 return Outcome::Interrupted;
             }
             let counts = self.counts();
-            let left = self.is(State::Waiting);
             let closed = gate::closed(counts, self.settings.max_failures, self.entries.len(), left);
             self.common.teller.tell(&Event::Gate {
                 wave: number,
@@ -210,13 +173,16 @@ impl Rollout {
             if closed.is_some() {
                 return Outcome::Stopped;
             }
+            // Devices that took the places of skipped ones are missing in the waves to come.
+            if left == 0 {
+                break;
+            }
         }
-        let done = counts_as_done(&self.entries) == self.entries.len();
-        if done { Outcome::Done } else { Outcome::Partly }
+        if self.done() == self.entries.len() { Outcome::Done } else { Outcome::Partly }
     }
 
     fn counts(&self) -> Counts {
-        Counts { proved: counts_as_done(&self.entries), failed: self.is(State::Failed) }
+        Counts { proved: self.done(), failed: self.is(State::Failed) }
     }
 
     /// Some devices go their whole way at once; too many failures stop those that have not begun to switch.
@@ -272,44 +238,68 @@ impl Rollout {
         }
     }
 
-    /// What the devices serve now.
-    async fn look_around(&mut self) {
-        let source = &self.common.source;
-        let proved = Served { model: source.name.clone(), bundle: source.bundle.clone() };
-        let patience = self.common.patience.min(GLANCE);
-        let known = |entry: &Entry| matches!(entry.state(), State::Proved | State::Kept | State::RolledBack);
-        for entry in self.entries.iter_mut().filter(|entry| matches!(entry.state(), State::Proved | State::Kept)) {
-            entry.serves = Some(proved.clone());
+    /// Before a gate: devices that proved the model may have lost it since. Who does not answer now does not count; a rollout
+    /// that is halted does not wait for any.
+    async fn look_back(&mut self) {
+        let (common, patience) = (Arc::clone(&self.common), self.common.patience.min(SURVEY));
+        let look = move |address: Address| {
+            let common = Arc::clone(&common);
+            async move {
+                tokio::select! {
+                    seen = look::settled(&address, &common.source.bundle, patience) => seen.ok(),
+                    () = common.halt.come() => None,
+                }
+            }
+        };
+        for (place, seen) in self.ask(Entry::is_done, look).await {
+            if let Some(now) = seen {
+                self.seen(place, &now);
+            }
         }
+    }
+
+    /// For the report: what the devices serve now.
+    async fn look_around(&mut self) {
+        let (common, patience) = (Arc::clone(&self.common), self.common.patience.min(GLANCE));
+        let look = move |address: Address| {
+            let common = Arc::clone(&common);
+            async move { look::settled(&address, &common.source.bundle, patience).await }
+        };
+        let mut answers = self.ask(Entry::is_done, look).await;
         let glance = move |address: Address| async move { look::glance(&address, patience).await };
-        for (place, seen) in self.ask(|entry| !known(entry), glance).await {
-            self.entries[place].serves = seen.ok().as_ref().and_then(Served::of);
+        answers.extend(self.ask(|entry| !entry.is_done(), glance).await);
+        for (place, seen) in answers {
+            match seen {
+                Ok(now) => self.seen(place, &now),
+                Err(trouble) => self.entries[place].silent(cause_of(&trouble, "unreachable")),
+            }
+        }
+    }
+
+    fn seen(&mut self, place: usize, now: &Snapshot) {
+        let entry = &mut self.entries[place];
+        if entry.seen(now, &self.common.source.bundle) {
+            self.common.teller.state(&entry.device, entry.state(), None, entry.reason());
         }
     }
 
     fn end(&self, outcome: Outcome) -> Result<(), Failure> {
         let (teller, source) = (&self.common.teller, &self.common.source);
         teller.tell(&Event::Finished { outcome });
-        let (all, done) = (self.entries.len(), counts_as_done(&self.entries));
+        let (all, done) = (self.entries.len(), self.done());
         if outcome == Outcome::DryRun {
             return match self.is(State::Skipped) + self.is(State::Failed) {
                 0 => Ok(()),
                 cannot => Err(Failure::Partly(format!("{cannot} of {all} devices could not take {}", source.name))),
             };
         }
-        let report = |entry: &Entry| DeviceReport {
-            device: entry.device.clone(),
-            state: entry.state(),
-            sent: entry.ended.as_ref().map_or(0, |ended| ended.sent),
-            serves: entry.serves.clone(),
-            reason: entry.ended.as_ref().and_then(|ended| ended.reason.clone()),
-        };
+        let devices: Vec<DeviceReport> = self.entries.iter().map(Entry::report).collect();
         teller.tell(&Event::Report {
             model: source.name.clone(),
             bundle: source.bundle.clone(),
             outcome,
-            devices: self.entries.iter().map(report).collect(),
-            next: next(outcome, self.settings.roll_back, done).to_owned(),
+            next: next(outcome, self.settings.roll_back, &devices),
+            devices,
         });
         let (failed, skipped) = (self.is(State::Failed), self.is(State::Skipped));
         let words = format!("{done} of {all} devices serve {}; {failed} failed, {skipped} skipped", source.name);
@@ -319,26 +309,6 @@ impl Rollout {
             Outcome::Stopped => Err(Failure::Stopped(format!("stopped: {words}"))),
             Outcome::Interrupted => Err(Failure::Interrupted),
         }
-    }
-}
-
-fn counts_as_done(entries: &[Entry]) -> usize {
-    entries.iter().filter(|entry| matches!(entry.state(), State::Proved | State::Kept)).count()
-}
-
-fn next(outcome: Outcome, rolled_back: bool, done: usize) -> &'static str {
-    match outcome {
-        Outcome::Done | Outcome::DryRun => "nothing is left to do",
-        Outcome::Partly => {
-            "see to the devices with a reason and run the same command again: what is done is not done twice"
-        }
-        Outcome::Stopped if rolled_back || done == 0 => {
-            "find out why the devices failed before you deploy this model again"
-        }
-        Outcome::Stopped => {
-            "find out why the devices failed; `agent-cli rollback --to NAMES` takes the model back where it is served"
-        }
-        Outcome::Interrupted => "run the same command again with --resume: it goes on where it was",
     }
 }
 

@@ -1,6 +1,6 @@
 //! Bars on a terminal: one for each device that is on its way, one for all; what is worth keeping scrolls above them.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
@@ -27,7 +27,8 @@ pub(super) struct Bars {
     wave: (usize, usize),
     /// Of each device: bytes to send in all, and how many of them are left.
     bytes: HashMap<String, (u64, u64)>,
-    done: usize,
+    /// Devices that proved the model, and serve it as far as is known.
+    done: HashSet<String>,
     failed: usize,
     skipped: usize,
 }
@@ -42,7 +43,7 @@ impl Bars {
             count: 0,
             wave: (0, 0),
             bytes: HashMap::new(),
-            done: 0,
+            done: HashSet::new(),
             failed: 0,
             skipped: 0,
         }
@@ -110,8 +111,11 @@ impl Bars {
     fn end(&mut self, bar: &ProgressBar, device: &str, state: State, reason: Option<&str>) {
         bar.disable_steady_tick();
         match state {
-            State::Proved => self.done += 1,
-            State::Failed => self.failed += 1,
+            State::Proved => drop(self.done.insert(device.to_owned())),
+            State::Failed => {
+                self.failed += 1;
+                self.done.remove(device);
+            }
             State::Skipped => self.skipped += 1,
             _ => {}
         }
@@ -137,7 +141,7 @@ impl Bars {
         let Some(total) = &self.total else { return };
         let Self { wave: (wave, of), done, failed, skipped, .. } = self;
         let skipped = if *skipped > 0 { format!(", {skipped} skipped") } else { String::new() };
-        total.set_message(format!("wave {wave} of {of}: {done} done, {failed} failed{skipped}"));
+        total.set_message(format!("wave {wave} of {of}: {} done, {failed} failed{skipped}", done.len()));
         let (all, left) = self.bytes.values().fold((0, 0), |(all, left), bytes| (all + bytes.0, left + bytes.1));
         total.set_length(all);
         total.set_position(all - left);
@@ -184,7 +188,9 @@ impl View for Bars {
                 self.skipped = devices.iter().filter(|device| device.skipped.is_some()).count();
                 for device in devices.iter().filter(|device| device.skipped.is_none()) {
                     let Some(planned) = &device.planned else { continue };
-                    self.done += usize::from(planned.confirmed);
+                    if planned.confirmed {
+                        self.done.insert(device.device.clone());
+                    }
                     self.bytes.insert(device.device.clone(), (planned.bytes, planned.bytes));
                 }
             }

@@ -11,6 +11,7 @@ const NAMES: usize = 8;
 /// The text for an event, of one or more lines; none where it is nothing to read.
 pub(super) fn said(event: &Event) -> Option<String> {
     match event {
+        Event::Begun { model, devices: 1, .. } => Some(format!("asking one device what it lacks of {model}")),
         Event::Begun { model, devices, .. } => Some(format!("asking {devices} devices what they lack of {model}")),
         Event::Plan { model, bundle, bytes, rate, rate_assumed, waves, devices } => {
             let rate = if *rate_assumed { format!("{rate}, which is assumed") } else { rate.clone() };
@@ -89,6 +90,13 @@ fn outcome_words(outcome: Outcome) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn one_device_is_asked_in_the_singular() {
+        let begun = |devices| Event::Begun { model: "tiny".to_owned(), bundle: String::new(), devices };
+        assert_eq!(said(&begun(1)).unwrap(), "asking one device what it lacks of tiny");
+        assert_eq!(said(&begun(2)).unwrap(), "asking 2 devices what they lack of tiny");
+    }
 
     #[test]
     fn many_names_are_counted() {

@@ -106,10 +106,10 @@ fn the_time_limit_holds() {
 fn where_nobody_listens_the_message_says_what_to_do() {
     let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let ran = run(&["tokenize", "--on", &format!("127.0.0.1:{port}"), "x"]);
-    check(&ran, 3, 1, &["nothing listens there", "recurved --bundle DIR", "--on"]);
+    check(&ran, 3, 1, &["nothing listens there", "start it with `recurved`", "--on"]);
 
     let ran = run(&["chat", "--on", "unix:/nowhere/recurved.sock"]);
-    check(&ran, 3, 1, &["no such socket", "recurved --bundle DIR"]);
+    check(&ran, 3, 1, &["no such socket", "start it with `recurved`"]);
 
     let ran = run(&["generate", "--on", "no-such-host.invalid:50051", "x"]);
     check(&ran, 3, 1, &["no-such-host.invalid:50051"]);
@@ -135,7 +135,8 @@ fn what_is_no_grpc_server_is_called_that() {
             }
         });
         let ran = run(&["generate", "--on", &address, "x"]);
-        check(&ran, 3, 1, &["no recurve daemon answers at", &address]);
+        let certificates = "if the daemon wants TLS, name certificates with --ca, --certificate and --key";
+        check(&ran, 3, 1, &["no recurve daemon answers at", &address, certificates]);
     }
 }
 
