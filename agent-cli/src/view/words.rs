@@ -14,7 +14,7 @@ pub(super) fn said(event: &Event) -> Option<String> {
         Event::Begun { model, devices: 1, .. } => Some(format!("asking one device what it lacks of {model}")),
         Event::Begun { model, devices, .. } => Some(format!("asking {devices} devices what they lack of {model}")),
         Event::Plan { model, bundle, bytes, rate, rate_assumed, waves, devices } => {
-            let rate = if *rate_assumed { format!("{rate}, which is assumed") } else { rate.clone() };
+            let rate = if *rate_assumed { format!("{rate} (assumed)") } else { rate.clone() };
             let waves: Vec<String> = waves.iter().map(usize::to_string).collect();
             Some(format!(
                 "{model} ({}), {} in all; times are at {rate}\n{}\n{}; devices tried after each wave: {}",
