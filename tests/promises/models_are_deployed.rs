@@ -99,8 +99,9 @@ async fn what_is_damaged_is_refused_and_the_model_before_serves_on() {
     let broken = dir.path().join("broken");
     damaged(&int8, "weights/layer-01.bin", &broken);
     let refused = ask(&daemon, &["deploy", path(&broken)]);
-    assert_eq!(refused.code, Some(1), "{}", refused.stderr);
-    assert!(refused.stderr.contains("came with other bytes"), "{}", refused.stderr);
+    // The device noticed it; the damage is here, and that is said.
+    assert_eq!(refused.code, Some(7), "{}", refused.stderr);
+    assert!(refused.stderr.contains(path(&broken)), "{}", refused.stderr);
     assert_eq!(served(&daemon).await, digest(&int4));
     // What came whole is not sent again.
     let whole = Bundle::open(&int8).unwrap().bytes();

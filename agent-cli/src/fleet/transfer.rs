@@ -6,8 +6,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use recurve_bundle::Digest;
+use recurve_bundle::{Bundle, Digest};
 use recurve_proto::Bytes;
+use recurve_proto::reason;
 use recurve_proto::v1::PlanResponse;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::task::JoinSet;
@@ -64,9 +65,12 @@ impl Transfers {
         plan: &PlanResponse,
         sent: &(dyn Fn(u64) + Send + Sync),
     ) -> Result<(), Trouble> {
-        let bundle = match &source.origin {
-            Origin::Folder(bundle) => bundle,
-            Origin::Registry(_) if plan.missing.is_empty() => return Ok(()),
+        match &source.origin {
+            Origin::Folder(bundle) => match self.send_all(operator, bundle, plan, sent).await {
+                Err(trouble) if trouble.reason == reason::WRONG_BLOB => Err(of_here(bundle, trouble).await),
+                sent => sent,
+            },
+            Origin::Registry(_) if plan.missing.is_empty() => Ok(()),
             Origin::Registry(request) => {
                 // What was there before is no progress.
                 let mut told = None;
@@ -74,9 +78,18 @@ impl Transfers {
                     sent(received.saturating_sub(told.unwrap_or(received)));
                     told = Some(received);
                 });
-                return pulled.await;
+                pulled.await
             }
-        };
+        }
+    }
+
+    async fn send_all(
+        &self,
+        operator: &mut Operator,
+        bundle: &Bundle,
+        plan: &PlanResponse,
+        sent: &(dyn Fn(u64) + Send + Sync),
+    ) -> Result<(), Trouble> {
         // A blob is written down while the next one is sent.
         let mut calls = Calls::new(operator.target());
         for missing in &plan.missing {
@@ -187,6 +200,19 @@ impl Calls {
             }
         }
         Ok(())
+    }
+}
+
+/// A device took other bytes for what they are: where the folder here is damaged, that is what is wrong.
+async fn of_here(bundle: &Bundle, trouble: Trouble) -> Trouble {
+    let (bundle, dir) = (bundle.clone(), bundle.dir().display().to_string());
+    let verified = tokio::task::spawn_blocking(move || bundle.verify(&mut |_| {}).map(drop));
+    match verified.await {
+        Ok(Err(error)) => {
+            let damaged = Failure::Damaged(format!("{dir}: {error}"));
+            Trouble { reason: trouble.reason, ..Trouble::from(damaged) }
+        }
+        _ => trouble,
     }
 }
 
