@@ -168,10 +168,7 @@ pub async fn run(
                 Err(error @ Error::Stuck(_)) => return Err(error),
                 Err(error) => break Err(error),
             },
-            Some(order) = inbox.recv() => match deployment.carry_out(order, &server).await {
-                Ok(()) => {}
-                Err(error) => return Err(error),
-            },
+            Some(order) = inbox.recv() => deployment.carry_out(order, &server).await?,
         }
     };
     // Orders that wait are told that the node stops.

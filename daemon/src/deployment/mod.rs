@@ -78,9 +78,7 @@ impl Deployment {
     /// Begins to look after the model that is served. One of the store that is not confirmed has from now on to prove itself.
     pub(crate) fn look_after(&mut self) {
         let served = self.store.as_ref().zip(self.running.as_ref());
-        let open = served.is_some_and(|(store, loaded)| {
-            store.on_probation() && store.active().is_some_and(|active| active == *loaded.bundle.digest())
-        });
+        let open = served.is_some_and(|(store, loaded)| store.on_probation(loaded.bundle.digest()));
         let until = open.then(|| Instant::now() + self.settings.probation.time);
         self.node.set_probation(until);
         self.watch =

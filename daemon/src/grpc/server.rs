@@ -6,7 +6,7 @@
 use std::io::{self, Cursor};
 use std::net::IpAddr;
 use std::pin::pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use hyper::body::Incoming;
@@ -86,6 +86,8 @@ struct Places {
     unix: Arc<Semaphore>,
     /// Those that have not shown a certificate yet.
     strangers: Arc<Semaphore>,
+    /// When it was told last that there is none left.
+    told: Mutex<Option<Instant>>,
 }
 
 impl Server {
@@ -156,7 +158,6 @@ impl Server {
 }
 
 async fn accept(listener: &Listener, shared: &Arc<Shared>) {
-    let mut warned: Option<Instant> = None;
     loop {
         let (stream, peer) = match listener.accept().await {
             Ok(accepted) => accepted,
@@ -170,10 +171,7 @@ async fn accept(listener: &Listener, shared: &Arc<Shared>) {
             }
         };
         let Ok(place) = shared.places.of(&stream, shared.tls.is_some()) else {
-            if warned.is_none_or(|at| at.elapsed() > FULL_WARNING) {
-                warned = Some(Instant::now());
-                warn!(listen = %listener.local(), %peer, "connections are closed at once: limits.connections are open");
-            }
+            shared.places.tell_of(&peer);
             continue;
         };
         let shared = Arc::clone(shared);
@@ -183,7 +181,7 @@ async fn accept(listener: &Listener, shared: &Arc<Shared>) {
                     let Some((stream, peer)) = handshake(stream, ip, &shared).await else { return };
                     drop(place);
                     let Ok(_place) = Arc::clone(&shared.places.tcp).try_acquire_owned() else {
-                        debug!(%peer, "connection closed: limits.connections are open");
+                        shared.places.tell_of(&peer);
                         return;
                     };
                     let (read, write) = split(stream);
@@ -207,7 +205,7 @@ async fn accept(listener: &Listener, shared: &Arc<Shared>) {
 impl Places {
     fn new(most: usize) -> Self {
         let [tcp, unix, strangers] = std::array::from_fn(|_| Arc::new(Semaphore::new(most)));
-        Self { tcp, unix, strangers }
+        Self { tcp, unix, strangers, told: Mutex::default() }
     }
 
     /// A place for a new connection.
@@ -218,6 +216,16 @@ impl Places {
             Stream::Unix(_) => &self.unix,
         };
         Arc::clone(places).try_acquire_owned()
+    }
+
+    /// Says that there was none for this one, but not each time.
+    fn tell_of(&self, peer: &Peer) {
+        // A moment is written whole.
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        if told.is_none_or(|at| at.elapsed() > FULL_WARNING) {
+            *told = Some(Instant::now());
+            warn!(%peer, "connections are closed at once: limits.connections are open");
+        }
     }
 }
 

@@ -17,10 +17,10 @@ impl Store {
         self.lock().record.chosen.previous
     }
 
-    /// Whether the active model has still to prove itself.
-    pub fn on_probation(&self) -> bool {
-        let state = self.lock();
-        state.record.chosen.active.is_some() && !state.record.chosen.proved
+    /// Whether this model is the active one, and has still to prove itself.
+    pub fn on_probation(&self, bundle: &Digest) -> bool {
+        let chosen = self.lock().record.chosen;
+        chosen.active == Some(*bundle) && !chosen.proved
     }
 
     /// Makes a prepared model the active one: it has to prove itself, whatever it did before. The one before it becomes the

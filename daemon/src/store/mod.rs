@@ -207,7 +207,7 @@ impl Store {
     ///
     /// # Errors
     /// It is not there, or the record cannot be written.
-    pub fn advance(&self, bundle: Digest, stage: Stage, who: &str) -> Result<(), StoreError> {
+    fn advance(&self, bundle: Digest, stage: Stage, who: &str) -> Result<(), StoreError> {
         self.change(stage.as_str(), bundle, who, |record| {
             let kept = record.models.get_mut(&bundle).ok_or(StoreError::Unknown { bundle })?;
             if kept.stage == stage {

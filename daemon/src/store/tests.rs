@@ -221,12 +221,12 @@ fn two_models_that_never_proved_themselves_do_not_push_out_the_one_that_did() {
     let [good, second, third] = [1, 2, 3].map(|seed| prepare(&store, seed));
     store.activate(good, WHO).unwrap();
     store.confirm(good, WHO).unwrap();
-    assert!(!store.on_probation());
+    assert!(!store.on_probation(&good));
     store.activate(second, WHO).unwrap();
     store.activate(third, WHO).unwrap();
-    assert_eq!((store.previous(), store.on_probation()), (Some(good), true));
+    assert_eq!((store.previous(), store.on_probation(&third)), (Some(good), true));
     assert_eq!(store.go_back(WHO, "x").unwrap(), Some(good));
-    assert!(!store.on_probation(), "it proved itself before");
+    assert!(!store.on_probation(&good), "it proved itself before");
     // And back again, by hand: an operator's way back goes to what was served last.
     store.activate(second, WHO).unwrap();
     store.activate(good, WHO).unwrap();
@@ -246,10 +246,10 @@ fn a_model_that_is_activated_again_has_to_prove_itself_again() {
     store.activate(first, WHO).unwrap();
     let stage = |model| store.models().iter().find(|listed| listed.bundle == model).map(|listed| listed.kept.stage);
     assert_eq!((stage(first), stage(second)), (Some(Stage::Prepared), Some(Stage::Confirmed)));
-    assert!(store.on_probation());
+    assert!(store.on_probation(&first));
     assert_eq!(store.count_start().unwrap(), 1);
     store.confirm(second, WHO).unwrap();
-    assert!(store.on_probation(), "that was another one");
+    assert!(store.on_probation(&first), "that was another one");
     store.failed(second, WHO, "it failed late").unwrap();
     assert_eq!((store.previous(), stage(second)), (None, Some(Stage::Verified)));
 }
