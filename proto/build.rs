@@ -2,7 +2,11 @@
 
 use std::path::PathBuf;
 
-const FILES: [&str; 3] = ["recurve/v1/inference.proto", "recurve/v1/models.proto", "recurve/v1/trust.proto"];
+const FILES: [&str; 4] =
+    ["recurve/v1/inference.proto", "recurve/v1/models.proto", "recurve/v1/node.proto", "recurve/v1/trust.proto"];
+
+/// Messages whose maps are in order: what is written to disk or shown is the same each time.
+const ORDERED: [&str; 5] = ["Series", "NodeEvent", "LogLine", "ConfigureRequest", "DescribeNodeResponse"];
 
 #[expect(clippy::disallowed_methods, reason = "Cargo tells build scripts their folder by the environment")]
 fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -10,6 +14,10 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let descriptors = protox::compile(FILES, ["."])?;
     let out = PathBuf::from(std::env::var("OUT_DIR")?);
     std::fs::write(out.join("recurve.binpb"), protox::prost::Message::encode_to_vec(&descriptors))?;
-    tonic_prost_build::configure().bytes(".").compile_fds(descriptors)?;
+    let mut build = tonic_prost_build::configure().bytes(".");
+    for message in ORDERED {
+        build = build.btree_map(format!(".recurve.v1.{message}"));
+    }
+    build.compile_fds(descriptors)?;
     Ok(())
 }
