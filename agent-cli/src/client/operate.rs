@@ -1,5 +1,8 @@
 //! Calls of those who run a node: how it is now, what it logged, who changed it, its settings, and taking it out of service.
 
+#[cfg(test)]
+pub(crate) mod fake;
+
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::time::Duration;
@@ -132,6 +135,15 @@ fn trouble(peer: &Peer, status: &Status) -> Trouble {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn what_the_daemon_lacks_is_told_as_that() {
+        let served = fake::Fake { instance: "a", lines: 0 }.serve(0);
+        let mut node = Node::at(&served.address, Duration::from_secs(60)).await.unwrap();
+        assert_eq!(node.describe().await.unwrap().state.unwrap().instance, "a");
+        let refused = node.configure(BTreeMap::new()).await.unwrap_err();
+        assert!(refused.failure.message().unwrap().contains("is older than this agent-cli"), "{refused:?}");
+    }
 
     #[test]
     fn an_older_daemon_is_called_that() {

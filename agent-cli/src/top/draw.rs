@@ -127,13 +127,11 @@ fn header(totals: &Totals, canvas: &mut Canvas<'_>) {
         column += width(&text) + 3;
     }
     let quantile = |q| words::time(first_token(&totals.first, q));
-    let each = |q| words::time(each_token(&totals.each, q));
     let times = format!(
-        "first token p50 {} p95 {}   per token p50 {} p95 {}   queue {}   rows {}/{}",
+        "first token p50 {} p95 {}   per token p50 {}   queue {}   rows {}/{}",
         quantile(0.5),
         quantile(0.95),
-        each(0.5),
-        each(0.95),
+        words::time(each_token(&totals.each, 0.5)),
         totals.waiting,
         totals.active,
         totals.rows
@@ -170,10 +168,20 @@ fn line_of(row: &Row, marked: bool, line: usize, columns: &[(Column, usize)], li
             Column::Alarms if !row.alarms.is_empty() => canvas.coloured(Color::Yellow),
             _ => Style::new(),
         };
-        let text = printable(&column.cell(row, light.now)).into_owned();
+        if let (Some(why), true) = (&row.why, column.is_number()) {
+            // Nothing else is known of it: why stands in the place of its figures.
+            canvas.write(line, place, &away(why, light.now), base);
+            return;
+        }
+        let text = printable(&column.cell(row)).into_owned();
         canvas.write(line, place, &placed(*column, &text, *wide), base.patch(style));
         place += wide + 1;
     }
+}
+
+/// For how long nothing is heard, and why.
+fn away((since, why): &(Duration, String), now: Duration) -> String {
+    format!("{}: {why}", words::lasting(now.saturating_sub(*since)))
 }
 
 fn footer(fleet: &Fleet, (marked, listed, devices): (usize, usize, usize), canvas: &mut Canvas<'_>) {

@@ -23,8 +23,8 @@ pub(crate) struct Fleet {
     pub(crate) typing: bool,
     /// The keys are explained.
     pub(crate) help: bool,
-    /// The device that is marked.
-    selected: usize,
+    /// The device that is marked; none: the first line, whichever it is.
+    selected: Option<usize>,
     /// Its page is open.
     page: bool,
 }
@@ -79,7 +79,7 @@ impl Fleet {
 
     /// The device whose page is open.
     pub(crate) fn page(&self) -> Option<usize> {
-        Some(self.selected).filter(|place| self.page && *place < self.devices.len())
+        self.selected.filter(|place| self.page && *place < self.devices.len())
     }
 
     /// A line of every device.
@@ -96,7 +96,7 @@ impl Fleet {
 
     /// Which of the listed lines is marked.
     pub(crate) fn marked(&self, rows: &[Row]) -> usize {
-        rows.iter().position(|row| row.place == self.selected).unwrap_or(0)
+        rows.iter().position(|row| Some(row.place) == self.selected).unwrap_or(0)
     }
 
     /// Does it. `height`: how many lines the table has on the screen.
@@ -109,10 +109,10 @@ impl Fleet {
             Action::PageDown => self.walk(signed(height)),
             Action::First => self.walk(isize::MIN),
             Action::Last => self.walk(isize::MAX),
-            Action::SortBefore => self.sort = Sort { by: self.sort.by.beside(false), reversed: false },
-            Action::SortAfter => self.sort = Sort { by: self.sort.by.beside(true), reversed: false },
-            Action::SortBy(by) => self.sort = Sort { by, reversed: false },
-            Action::Reverse => self.sort.reversed = !self.sort.reversed,
+            Action::SortBefore => self.sort(Sort { by: self.sort.by.beside(false), reversed: false }),
+            Action::SortAfter => self.sort(Sort { by: self.sort.by.beside(true), reversed: false }),
+            Action::SortBy(by) => self.sort(Sort { by, reversed: false }),
+            Action::Reverse => self.sort(Sort { reversed: !self.sort.reversed, ..self.sort }),
             Action::Find => {
                 self.filter.clear();
                 self.typing = true;
@@ -130,19 +130,25 @@ impl Fleet {
         Next::Go
     }
 
+    /// Puts the devices in another order, and looks at the first of it.
+    fn sort(&mut self, sort: Sort) {
+        self.sort = sort;
+        self.selected = None;
+    }
+
     /// Marks another line.
     fn walk(&mut self, lines: isize) {
         let rows = self.listed(self.all());
         let place = self.marked(&rows).saturating_add_signed(lines).min(rows.len().saturating_sub(1));
         if let Some(row) = rows.get(place) {
-            self.selected = row.place;
+            self.selected = Some(row.place);
         }
     }
 
     fn open(&mut self) {
         let rows = self.listed(self.all());
         if let Some(row) = rows.get(self.marked(&rows)) {
-            self.selected = row.place;
+            self.selected = Some(row.place);
             self.page = true;
         }
     }

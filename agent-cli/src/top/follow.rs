@@ -105,3 +105,52 @@ async fn read(place: usize, address: &Address, out: &Sender<Heard>) -> Result<()
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::sync::mpsc;
+
+    use super::*;
+    use crate::client::operate::fake::Fake;
+
+    #[test]
+    fn pauses_grow_up_to_a_bound() {
+        let pauses = std::iter::successors(Some(shortest()), |pause| Some(longer(*pause)));
+        let seconds: Vec<u64> = pauses.take(7).map(|pause| pause.as_secs()).collect();
+        assert_eq!(seconds, [1, 2, 4, 8, 16, 30, 30]);
+    }
+
+    #[tokio::test]
+    async fn a_device_that_goes_and_comes_again_is_heard_again() {
+        let served = Fake { instance: "a", lines: 0 }.serve(0);
+        let port = served.port;
+        let (out, mut heard) = mpsc::channel(1);
+        let listening = tokio::spawn(device(7, served.address.clone(), Duration::from_secs(1), out));
+        let (place, News::Told(told)) = heard.recv().await.unwrap() else { panic!("it is there") };
+        assert_eq!((place, told.state.unwrap().instance.as_str()), (7, "a"));
+        drop(served);
+        let (_, News::Away { refuses, .. }) = heard.recv().await.unwrap() else { panic!("it is gone") };
+        assert!(!refuses);
+        let _again = Fake { instance: "b", lines: 0 }.serve(port);
+        let told = loop {
+            if let (_, News::Told(told)) = heard.recv().await.unwrap() {
+                break told;
+            }
+        };
+        // What it said before it went may still have been under way.
+        assert!(["a", "b"].contains(&told.state.unwrap().instance.as_str()));
+        drop(heard);
+        listening.await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn the_log_of_a_page_begins_with_the_newest_lines() {
+        let served = Fake { instance: "a", lines: 60 }.serve(0);
+        let (out, mut heard) = mpsc::channel(1);
+        let reading = tokio::spawn(log(0, served.address.clone(), out));
+        assert!(matches!(heard.recv().await, Some((0, News::LogBegins))));
+        let Some((0, News::Logged(lines))) = heard.recv().await else { panic!("there are lines") };
+        assert_eq!((lines.len(), lines[0].number), (50, 11));
+        reading.abort();
+    }
+}

@@ -12,7 +12,7 @@ const KEYS: [(&str, &str); 12] = [
     ("g G", "the first, the last"),
     ("Enter", "all about a device"),
     ("Esc", "back; show all again"),
-    ("/", "find: name, model, state, alarm"),
+    ("/", "find name, model, state, alarm"),
     ("< >", "sort by the column beside"),
     ("n s m o …", "sort by that column (right)"),
     ("r", "the other way round"),
@@ -22,7 +22,7 @@ const KEYS: [(&str, &str); 12] = [
 ];
 
 /// Where the columns are explained, if there is room beside the keys.
-const BESIDE: usize = 44;
+const BESIDE: usize = 43;
 
 /// Shows the page where it is asked for.
 pub(super) fn show(fleet: &Fleet, canvas: &mut Canvas<'_>) -> bool {
@@ -43,12 +43,7 @@ pub(super) fn show(fleet: &Fleet, canvas: &mut Canvas<'_>) -> bool {
         canvas.write(first + line, column + 9, about.doc, Style::new());
     }
     let below = if wide { 3 + COLUMNS.len() } else { 4 + KEYS.len() + COLUMNS.len() };
-    canvas.write(
-        below,
-        0,
-        "Times are those of the last 5 minutes, tokens a second those of the last 5 seconds.",
-        Style::new(),
-    );
+    canvas.write(below, 0, "Times are of the last 5 minutes, tokens a second of the last 5 seconds.", Style::new());
     canvas.write(below + 1, 0, "Those above the table are of all devices together.", Style::new());
     true
 }

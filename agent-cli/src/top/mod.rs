@@ -14,3 +14,6 @@ pub(crate) mod rates;
 pub(crate) mod sort;
 pub(crate) mod terminal;
 pub(crate) mod words;
+
+#[cfg(test)]
+mod tests;

@@ -83,7 +83,7 @@ fn text(rows: &[(Row, Device)]) -> String {
     for (row, _) in rows {
         shown.add_row(COLUMNS.iter().map(|about| match (about.column, &row.why) {
             (Column::Alarms, Some((_, why))) => why.clone(),
-            (column, _) => column.cell(row, Duration::ZERO),
+            (column, _) => column.cell(row),
         }));
     }
     let numbers: Vec<usize> = (0..COLUMNS.len()).filter(|place| COLUMNS[*place].column.is_number()).collect();

@@ -27,9 +27,10 @@ pub(super) fn draw(device: &Device, row: &Row, light: &Light, canvas: &mut Canva
     let state = words::width(&device.name) + 2;
     canvas.write(0, state, row.state.word(), bold.patch(canvas.of_state(row.state)));
     let mut lines = about(device, row);
-    let room = usize::from(canvas.area.width).saturating_sub(FIGURES + 14);
-    let bars = device.rates.bars(room.clamp(1, BARS));
-    lines.extend(sparks(&bars));
+    if device.told.is_some() {
+        let room = usize::from(canvas.area.width).saturating_sub(FIGURES + 22);
+        lines.extend(sparks(&device.rates.bars(room.clamp(1, BARS))));
+    }
     let mut line = 1;
     for (title, text) in &lines {
         canvas.write(line, 0, title, Style::new());
@@ -94,7 +95,10 @@ fn sparks(bars: &[Bar]) -> [(&'static str, String); 2] {
     let first = bars.iter().map(|bar| bar.first).collect::<Vec<_>>();
     let most = |values: &[Option<f64>]| values.iter().flatten().copied().max_by(f64::total_cmp);
     let (tokens, times) = (words::number(most(&made)), words::time(most(&first)));
-    [("", format!("{} {tokens} tok/s", spark(&made))), ("", format!("{} {times} ttft", spark(&first)))]
+    [
+        ("5 minutes", format!("{} {tokens} tok/s at most", spark(&made))),
+        ("", format!("{} {times} ttft at most", spark(&first))),
+    ]
 }
 
 /// A bar for each value.

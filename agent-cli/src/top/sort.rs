@@ -1,7 +1,6 @@
 //! The columns of the table: their order, their width, what stands in them, and how devices are put in order by them.
 
 use std::cmp::Ordering;
-use std::time::Duration;
 
 use super::device::Row;
 use super::words::{self, width};
@@ -36,7 +35,7 @@ pub(crate) struct About {
     pub(crate) key: char,
     /// Fewest cells that it is of use with.
     least: usize,
-    /// Where there is no room for all, those with the highest rank go first.
+    /// Where there is no room for all, those with the lowest rank come first.
     rank: u8,
     /// What it means.
     pub(crate) doc: &'static str,
@@ -48,20 +47,20 @@ const fn about(column: Column, title: &'static str, key: char, (least, rank): (u
 
 /// All columns.
 pub(crate) const COLUMNS: [About; 14] = [
-    about(Column::Name, "name", 'n', (12, 0), "of the inventory, or the address"),
+    about(Column::Name, "name", 'n', (12, 0), "as the inventory has it"),
     about(Column::State, "state", 's', (12, 1), "the worst first"),
     about(Column::Model, "model", 'm', (12, 11), "that is served"),
     about(Column::Made, "tok/s", 'o', (5, 3), "tokens made a second"),
-    about(Column::Read, "read/s", 'i', (6, 12), "tokens of prompts read a second"),
-    about(Column::FirstP50, "ttft", 'f', (5, 4), "time to the first token: median"),
-    about(Column::FirstP95, "ttft95", 'F', (6, 6), "the same: 95 of 100 are faster"),
-    about(Column::EachP50, "tpot", 't', (5, 13), "time per output token: median"),
-    about(Column::Queue, "queue", 'w', (5, 5), "requests that wait / that may"),
-    about(Column::Rows, "rows", 'a', (5, 7), "requests computed / at most"),
+    about(Column::Read, "read/s", 'i', (6, 12), "prompt tokens read a second"),
+    about(Column::FirstP50, "ttft", 'f', (5, 4), "first token, median"),
+    about(Column::FirstP95, "ttft95", 'F', (6, 6), "95 of 100 come sooner"),
+    about(Column::EachP50, "tpot", 't', (5, 13), "time per token, median"),
+    about(Column::Queue, "queue", 'w', (5, 5), "that wait / that may"),
+    about(Column::Rows, "rows", 'a', (5, 7), "computed / at most"),
     about(Column::Heat, "temp", 'h', (4, 8), "hottest sensor, Celsius"),
     about(Column::Cpu, "cpu", 'c', (4, 9), "share of all cores"),
-    about(Column::Memory, "mem", 'e', (4, 10), "share of the machine's memory"),
-    about(Column::Alarms, "alarms", 'l', (10, 2), "what is wrong, or why it is away"),
+    about(Column::Memory, "mem", 'e', (4, 10), "share of its memory"),
+    about(Column::Alarms, "alarms", 'l', (14, 2), "most of them first"),
 ];
 
 /// By what devices are in order.
@@ -98,7 +97,7 @@ impl Column {
     }
 
     /// What a device has in it.
-    pub(crate) fn cell(self, row: &Row, now: Duration) -> String {
+    pub(crate) fn cell(self, row: &Row) -> String {
         let of = |pair: Option<(u32, u32)>| {
             pair.map_or_else(|| words::NONE.to_owned(), |(value, most)| format!("{value}/{most}"))
         };
@@ -116,10 +115,7 @@ impl Column {
             Self::Heat => words::degrees(row.celsius),
             Self::Cpu => words::percent(row.cpu),
             Self::Memory => words::percent(row.memory),
-            Self::Alarms => match &row.why {
-                Some((since, why)) => format!("{}: {why}", words::lasting(now.saturating_sub(*since))),
-                None => row.alarms.join(", "),
-            },
+            Self::Alarms => row.alarms.join(", "),
         }
     }
 
@@ -183,7 +179,7 @@ pub(crate) fn layout(cells: usize, rows: &[Row]) -> Vec<(Column, usize)> {
     for about in ranked {
         let more = about.least + usize::from(used > 0);
         if used + more > cells && used > 0 {
-            break;
+            continue;
         }
         used += more;
         shown.push(about.column);

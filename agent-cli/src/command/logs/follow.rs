@@ -135,6 +135,7 @@ impl Reader {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::client::operate::fake::Fake;
 
     #[test]
     fn a_new_life_is_read_from_its_beginning() {
@@ -147,5 +148,41 @@ mod tests {
         assert_eq!(reader.request.after, 17);
         assert_eq!(reader.resume("b"), Some("it was started again: its lines are counted anew"));
         assert_eq!((reader.request.after, reader.request.last), (0, 0));
+    }
+
+    #[tokio::test]
+    async fn lines_go_on_over_a_restart() {
+        let numbers = |heard: Heard| match heard {
+            Heard::Lines(message) => message.lines.iter().map(|line| line.number).collect::<Vec<_>>(),
+            Heard::Aside(words) => panic!("{words}"),
+            Heard::Over(trouble) => panic!("{trouble:?}"),
+        };
+        let served = Fake { instance: "a", lines: 5 }.serve(0);
+        let port = served.port;
+        let (out, mut heard) = mpsc::channel(1);
+        let request = LogsRequest { last: 2, follow: true, ..LogsRequest::default() };
+        let reader = Reader { place: 0, request, instance: None, patient: false, out };
+        let reading = tokio::spawn(reader.run(served.address.clone()));
+        assert_eq!(numbers(heard.recv().await.unwrap().1), [4, 5]);
+        drop(served);
+        let Some((0, Heard::Aside(words))) = heard.recv().await else { panic!("that it waits is told") };
+        assert!(words.ends_with("; waiting for it"), "{words}");
+        let _again = Fake { instance: "b", lines: 3 }.serve(port);
+        let Some((0, Heard::Aside(words))) = heard.recv().await else { panic!("that it is back is told") };
+        assert_eq!(words, "it was started again: its lines are counted anew");
+        assert_eq!(numbers(heard.recv().await.unwrap().1), [1, 2, 3]);
+        reading.abort();
+    }
+
+    #[tokio::test]
+    async fn one_that_is_not_there_at_first_is_an_error() {
+        let served = Fake { instance: "a", lines: 0 }.serve(0);
+        let address = served.address.clone();
+        drop(served);
+        let (out, mut heard) = mpsc::channel(1);
+        let request = LogsRequest { follow: true, ..LogsRequest::default() };
+        Reader { place: 0, request, instance: None, patient: false, out }.run(address).await;
+        let Some((0, Heard::Over(trouble))) = heard.recv().await else { panic!("it is over") };
+        assert!(trouble.lost, "{trouble:?}");
     }
 }
