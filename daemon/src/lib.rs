@@ -13,6 +13,7 @@ pub mod node;
 pub mod request;
 pub mod store;
 pub mod system;
+pub mod telemetry;
 pub mod template;
 pub mod tokenizer;
 pub mod trust;

@@ -1,0 +1,3 @@
+//! What is measured, kept and sent on.
+
+pub mod host;
