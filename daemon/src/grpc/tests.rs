@@ -18,6 +18,7 @@ use v1::inference_client::InferenceClient;
 use super::*;
 use crate::config::{Address, Limits};
 use crate::node::{Node, Phase};
+use crate::operate::Operations;
 
 struct Fixture {
     node: std::sync::Arc<Node>,
@@ -28,10 +29,14 @@ struct Fixture {
 async fn serve_on(address: &str, connections: usize) -> Fixture {
     let limits =
         Limits { max_message_bytes: 1024, max_prompt_tokens: 8, max_tokens: 8, max_score_tokens: 8, connections };
-    let node = Node::new(8);
+    let settings = std::sync::Arc::new(crate::config::defaults());
+    let telemetry = crate::telemetry::Telemetry::start(&settings).unwrap().telemetry;
+    let log = crate::log::Log::start(&settings.log);
+    let operations = Operations { settings, listen: Vec::new(), log, telemetry: std::sync::Arc::clone(&telemetry) };
+    let node = Node::new(8, telemetry);
     let listener = Listener::bind(&address.parse().unwrap()).await.unwrap();
     let address = listener.local().clone();
-    let server = Server::start(&node, vec![listener], &limits, None, None).await.unwrap();
+    let server = Server::start(&node, vec![listener], &limits, None, operations, None).await.unwrap();
     Fixture { node, server, address }
 }
 
