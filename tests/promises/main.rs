@@ -22,6 +22,7 @@ mod malformed_requests_are_named;
 mod models_are_deployed;
 mod only_signed_models_run;
 mod only_what_changed_travels;
+mod operators_look_and_drain;
 mod other_machines_need_certificates;
 mod other_tools_understand_us;
 mod pages_are_true;

@@ -197,8 +197,8 @@ impl Device {
                     told if told.draining => State::Draining,
                     _ if node.serving && node.probation.is_some() => State::Probation,
                     _ if node.serving => State::Serving,
-                    told if told.model.is_empty() && node.bundle.is_empty() => State::NoModel,
-                    _ => State::Loading,
+                    told if told.loading => State::Loading,
+                    _ => State::NoModel,
                 }
             }
         }
@@ -250,6 +250,46 @@ impl Device {
             },
             first,
             each,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use recurve_proto::v1::NodeState;
+
+    use super::*;
+
+    #[test]
+    fn a_state_is_the_first_that_holds() {
+        let second = Some(prost_types::Duration { seconds: 1, nanos: 0 });
+        let serving = NodeState { serving: true, ..NodeState::default() };
+        let probation = NodeState { probation: second, ..serving.clone() };
+        let told = |state: &NodeState, draining, active_rows, loading| WatchNodeResponse {
+            state: Some(state.clone()),
+            draining,
+            active_rows,
+            loading,
+            ..WatchNodeResponse::default()
+        };
+        let nothing = NodeState::default();
+        for (told, expected) in [
+            (told(&serving, false, 1, false), State::Serving),
+            (told(&probation, false, 0, false), State::Probation),
+            (told(&probation, true, 1, false), State::Draining),
+            (told(&serving, true, 0, false), State::Drained),
+            (told(&nothing, false, 0, true), State::Loading),
+            (told(&nothing, false, 0, false), State::NoModel),
+        ] {
+            let mut device = Device::default();
+            assert_eq!(device.state(), State::Asked);
+            device.take(Duration::ZERO, News::Told(Box::new(told)));
+            assert_eq!(device.state(), expected);
+            for (refuses, expected) in [(false, State::OutOfReach), (true, State::Refuses)] {
+                let (clock, why) = (String::new(), String::new());
+                device.take(Duration::ZERO, News::Away { clock, why, refuses });
+                assert_eq!(device.state(), expected);
+            }
         }
     }
 }

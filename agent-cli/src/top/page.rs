@@ -56,7 +56,7 @@ fn about(device: &Device, row: &Row) -> Vec<(&'static str, String)> {
     let uptime = node.uptime.and_then(|uptime| Duration::try_from(uptime).ok()).unwrap_or_default();
     lines.push(("recurved", format!("{}, up for {}", node.version, words::lasting(uptime))));
     let model = if told.model.is_empty() { "none" } else { &told.model };
-    let kernels = if told.kernels.is_empty() { String::new() } else { format!(", kernels of {}", told.kernels) };
+    let kernels = if told.kernels.is_empty() { String::new() } else { format!(", kernels {}", told.kernels) };
     let left = node.probation.and_then(|left| Duration::try_from(left).ok());
     let probation = left.map(|left| format!(", on probation for {}", words::lasting(left))).unwrap_or_default();
     lines.push(("model", format!("{model}{kernels}{probation}")));

@@ -188,7 +188,7 @@ fn the_page_of_a_device() {
 gw-north  serving                                                       13:30:01
 address       192.0.2.2:50051
 recurved      0.1.0, up for 2 h
-model         gemma-2b-it, kernels of recurve
+model         gemma-2b-it, kernels recurve
 tokens/s      30 made, 90 read
 first token   p50 72ms, p95 220ms, p99 250ms of 50 in 5 minutes
 per token     p50 18ms, p95 24ms, p99 25ms of 40 in 5 minutes

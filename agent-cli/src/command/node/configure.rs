@@ -29,10 +29,11 @@ pub(super) async fn run(asked: Asked, settings: BTreeMap<String, String>) -> Res
 
 fn text(name: Option<&str>, changed: &[ChangedSetting]) -> String {
     let before = name.map(|name| format!("{name}: ")).unwrap_or_default();
+    let changed: Vec<&ChangedSetting> = changed.iter().filter(|it| it.before != it.after).collect();
     if changed.is_empty() {
         return format!("{before}nothing changed: it has these settings already");
     }
-    let line = |it: &ChangedSetting| format!("{before}{}: {} → {}", it.key, it.before, it.after);
+    let line = |it: &&ChangedSetting| format!("{before}{}: {} → {}", it.key, it.before, it.after);
     let lines: Vec<String> = changed.iter().map(line).collect();
     format!("{}\n{before}this holds until recurved is started again; its configuration file keeps it", lines.join("\n"))
 }

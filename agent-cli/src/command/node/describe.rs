@@ -50,7 +50,7 @@ fn page(node: &DescribeNodeResponse) -> String {
     let model = match (node.model.as_str(), node.kernels.as_str()) {
         ("", _) => "none".to_owned(),
         (model, "") => format!("{model} {}", table::digest(&state.bundle)),
-        (model, kernels) => format!("{model} {}, kernels of {kernels}", table::digest(&state.bundle)),
+        (model, kernels) => format!("{model} {}, kernels {kernels}", table::digest(&state.bundle)),
     };
     let mut lines = vec![
         ("host".to_owned(), format!("{}, up for {}", known(&node.host), since(node.host_uptime))),
@@ -66,7 +66,7 @@ fn page(node: &DescribeNodeResponse) -> String {
         ("at once".to_owned(), format!("{} requests, and {} that wait", node.slots, node.queue)),
         ("history".to_owned(), known(&node.store)),
     ];
-    lines.extend(node.limits.iter().map(|(name, limit)| (format!("limit {name}"), limit.to_string())));
+    lines.extend(node.limits.iter().map(|(name, limit)| (name.clone(), limit.to_string())));
     lines.extend(node.settings.iter().map(|(key, value)| (format!("setting {key}"), value.clone())));
     let mut table = Table::new();
     table.load_style(presets::NOTHING);
