@@ -34,9 +34,7 @@ fn attribute_sets(metric: &Metric) -> Vec<Vec<(&'static str, &'static str)>> {
         ]
     };
     let each = |key, values: &[&'static str]| values.iter().map(|value| vec![(key, *value)]).collect();
-    let call = |method| {
-        vec![("rpc.method", method), ("rpc.response.status_code", "OK"), ("rpc.system.name", "grpc")]
-    };
+    let call = |method| vec![("rpc.method", method), ("rpc.response.status_code", "OK"), ("rpc.system.name", "grpc")];
     match metric.name {
         "gen_ai.server.request.duration" => {
             let mut failed = gen_ai("chat");
@@ -125,7 +123,10 @@ fn busy_minute(seed: u64) -> Sample {
         }
     }
     Sample {
-        begin: Some(prost_types::Timestamp { seconds: 1_795_000_000 + noise.next(1 << 20).cast_signed(), nanos: 123_456_789 }),
+        begin: Some(prost_types::Timestamp {
+            seconds: 1_795_000_000 + noise.next(1 << 20).cast_signed(),
+            nanos: 123_456_789,
+        }),
         length: Some(prost_types::Duration { seconds: 60, nanos: 1_234_567 }),
         life: Some(Life {
             boot: "5d6f7a8b-1c2d-4e3f-8a9b-0c1d2e3f4a5b".to_owned(),
@@ -149,9 +150,8 @@ const WRITTEN: &str = include_str!("version-1.hex");
 
 #[test]
 fn what_version_1_wrote_is_read() {
-    let bytes: Vec<u8> = (0..WRITTEN.trim().len() / 2)
-        .map(|at| u8::from_str_radix(&WRITTEN[at * 2..at * 2 + 2], 16).unwrap())
-        .collect();
+    let bytes: Vec<u8> =
+        (0..WRITTEN.trim().len() / 2).map(|at| u8::from_str_radix(&WRITTEN[at * 2..at * 2 + 2], 16).unwrap()).collect();
     assert_eq!(bytes[0], 1);
     assert_eq!(unpack(&bytes).unwrap(), Content::Sample(busy_minute(7)));
 }
