@@ -30,13 +30,14 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 use tracing::{info, warn};
 
-use crate::config::Settings;
+use crate::config::{Address, Settings};
 use crate::deployment::{Deployment, Models};
 use crate::engine::EngineError;
 use crate::grpc::{Listener, Server, Tls, TlsError};
 use crate::model::ModelError;
 use crate::node::{Node, Phase};
 use crate::store::{Pulls, Store, StoreError};
+use crate::system::announce;
 use crate::trust::{Trust, TrustError};
 
 /// Time for clients to take the end of their answers, after the engine's grace period.
@@ -97,10 +98,11 @@ pub async fn run(
     listeners: Vec<Listener>,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> Result<(), Error> {
-    let addresses: Vec<String> = listeners.iter().map(|listener| listener.local().to_string()).collect();
-    let addresses = addresses.join(",");
+    let reached: Vec<Address> = listeners.iter().map(|listener| listener.local().clone()).collect();
+    let addresses = reached.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
     let tls = settings.tls.as_ref().map(Tls::load).transpose()?;
-    let open = listeners.iter().map(Listener::local).filter(|address| tls.is_none() && !address.is_local());
+    let encrypted = tls.is_some();
+    let open = reached.iter().filter(|address| !encrypted && !address.is_local());
     let _warnings: Vec<_> = open.map(warn_of_open_address).collect();
     let node = Node::new(settings.engine.queue);
     let settings = Arc::new(settings);
@@ -115,6 +117,7 @@ pub async fn run(
     let server = Server::start(&node, listeners, &settings.limits, models, tls)
         .await
         .map_err(|error| Error::Internal(format!("the services cannot be set up: {error}")))?;
+    let _announcement = settings.announce.then(|| announce::start(&node, &reached, encrypted));
     // Heard also while an order is carried out.
     let stopping = CancellationToken::new();
     let _shutdown = AbortOnDropHandle::new(tokio::spawn({
@@ -202,7 +205,7 @@ async fn open_trust(settings: &Arc<Settings>, store: Option<Arc<Store>>) -> Resu
 }
 
 /// Says it until it is heard: now, and then every ten minutes while the handle lives.
-fn warn_of_open_address(address: &config::Address) -> AbortOnDropHandle<()> {
+fn warn_of_open_address(address: &Address) -> AbortOnDropHandle<()> {
     let address = address.clone();
     AbortOnDropHandle::new(tokio::spawn(async move {
         let mut tick = tokio::time::interval(OPEN_WARNING);

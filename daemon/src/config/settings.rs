@@ -18,6 +18,8 @@ pub struct Settings {
     pub listen: Vec<Address>,
     /// `tls.*`
     pub tls: Option<TlsSettings>,
+    /// `discovery.announce`
+    pub announce: bool,
     /// `state_dir`
     pub state_dir: PathBuf,
     /// `trust.*`
@@ -187,6 +189,7 @@ impl Settings {
                 }
                 _ => None,
             },
+            announce: reader.bool("discovery.announce"),
             state_dir,
             trust,
             engine: EngineSettings {

@@ -1,5 +1,6 @@
-//! The operating system around the daemon: exit codes, log and signals.
+//! The operating system around the daemon: exit codes, log, signals, memory, and what the network is told.
 
+pub mod announce;
 pub mod exit;
 pub mod logging;
 pub mod memory;
