@@ -187,7 +187,8 @@ fn host() -> String {
 
 /// The text's beginning, with at most so many bytes.
 fn cut(text: &str, most: usize) -> &str {
-    &text[..text.floor_char_boundary(most)]
+    let end = (0..=most.min(text.len())).rev().find(|end| text.is_char_boundary(*end));
+    &text[..end.unwrap_or_default()]
 }
 
 /// Name of the model that is served; empty where none is.
