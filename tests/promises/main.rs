@@ -12,6 +12,7 @@ mod a_switch_loses_nothing;
 mod architecture;
 mod bad_models_give_way;
 mod crashes_lose_nothing;
+mod daemons_are_found;
 mod damaged_bundles_are_refused;
 mod damaged_checkpoints_are_named;
 mod devices_pull_models;
