@@ -1,6 +1,7 @@
 //! One connection to one daemon, and the calls over it.
 
 pub(crate) mod models;
+pub(crate) mod operate;
 pub(crate) mod trust;
 
 use std::time::Duration;

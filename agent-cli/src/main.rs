@@ -12,6 +12,7 @@ mod parse;
 mod report;
 mod status;
 mod target;
+mod top;
 mod view;
 
 use std::process::ExitCode;
@@ -39,6 +40,9 @@ fn run(command: Command) -> Result<(), Failure> {
         Command::Deploy(args) => online(command::deploy::run(args)),
         Command::Rollback(args) => online(or_interrupted(command::rollback::run(args))),
         Command::Status(args) => online(or_interrupted(command::status::run(args))),
+        Command::Top(args) => online(or_interrupted(command::top::run(args))),
+        Command::Logs(args) => online(or_interrupted(command::logs::run(args))),
+        Command::Node(args) => online(command::node::run(args)),
         Command::Devices(args) => command::devices::run(args),
         Command::Push(args) => online(or_interrupted(command::push::run(args))),
         Command::Pull(args) => online(or_interrupted(command::pull::run(args))),

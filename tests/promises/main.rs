@@ -24,6 +24,7 @@ mod models_are_deployed;
 mod nothing_asked_is_recorded;
 mod only_signed_models_run;
 mod only_what_changed_travels;
+mod operators_look_and_drain;
 mod other_machines_need_certificates;
 mod other_tools_understand_us;
 mod pages_are_true;
