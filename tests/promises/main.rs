@@ -38,6 +38,7 @@ mod settings_do_what_they_say;
 mod stopping_is_orderly;
 mod the_demo_model_answers;
 mod the_history_survives;
+mod the_journal_has_fields;
 mod trust_attacks_are_refused;
 mod waiting_has_bounds;
 mod weights_stay_in_memory;
