@@ -5,6 +5,7 @@ mod client;
 mod command;
 mod exit;
 mod fleet;
+mod history;
 mod input;
 mod interrupt;
 mod output;
@@ -38,6 +39,7 @@ fn run(command: Command) -> Result<(), Failure> {
         Command::Export(args) => online(command::export::run(args)),
         Command::Deploy(args) => online(command::deploy::run(args)),
         Command::Rollback(args) => online(or_interrupted(command::rollback::run(args))),
+        Command::Telemetry(args) => online(or_interrupted(command::telemetry::run(args))),
         Command::Status(args) => online(or_interrupted(command::status::run(args))),
         Command::Devices(args) => command::devices::run(args),
         Command::Push(args) => online(or_interrupted(command::push::run(args))),

@@ -15,5 +15,6 @@ pub(crate) mod push;
 pub(crate) mod rollback;
 pub(crate) mod score;
 pub(crate) mod status;
+pub(crate) mod telemetry;
 pub(crate) mod tokenize;
 pub(crate) mod trust;
