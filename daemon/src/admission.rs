@@ -170,6 +170,11 @@ impl Admission {
         });
     }
 
+    /// Jobs that may wait.
+    pub(crate) fn limit(&self) -> usize {
+        self.limit
+    }
+
     /// Jobs that wait for a slot.
     pub(crate) fn waiting(&self) -> usize {
         self.lock().queue.len()

@@ -8,11 +8,14 @@ pub mod config;
 pub mod deployment;
 pub mod engine;
 pub mod grpc;
+pub mod log;
 pub mod model;
 pub mod node;
+pub mod operate;
 pub mod request;
 pub mod store;
 pub mod system;
+pub mod telemetry;
 pub mod template;
 pub mod tokenizer;
 pub mod trust;
@@ -27,15 +30,18 @@ use tokio::sync::mpsc;
 use tokio::task::spawn_blocking;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
 use crate::config::Settings;
 use crate::deployment::{Deployment, Models};
 use crate::engine::EngineError;
 use crate::grpc::{Listener, Server, Tls, TlsError};
+use crate::log::Log;
 use crate::model::ModelError;
 use crate::node::{Node, Phase};
+use crate::operate::Operations;
 use crate::store::{Pulls, Store, StoreError};
+use crate::telemetry::{Started, Telemetry};
 use crate::trust::{Trust, TrustError};
 
 /// Time for clients to take the end of their answers, after the engine's grace period.
@@ -80,6 +86,9 @@ pub enum Error {
     /// A step of the engine goes on and cannot be ended.
     #[error("the engine is stuck: {0}")]
     Stuck(String),
+    /// Metrics cannot be shown where they should be.
+    #[error("{0}")]
+    Prometheus(String),
     /// A part of the daemon that cannot fail did.
     #[error("{0}")]
     Internal(String),
@@ -93,17 +102,68 @@ pub enum Error {
 /// The bundle cannot be served, or the engine failed.
 pub async fn run(
     settings: Settings,
+    log: Log,
     listeners: Vec<Listener>,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> Result<(), Error> {
-    let addresses: Vec<String> = listeners.iter().map(|listener| listener.local().to_string()).collect();
-    let addresses = addresses.join(",");
+    let listen: Vec<String> = listeners.iter().map(|listener| listener.local().to_string()).collect();
+    let addresses = listen.join(",");
     let tls = settings.tls.as_ref().map(Tls::load).transpose()?;
     let open = listeners.iter().map(Listener::local).filter(|address| tls.is_none() && !address.is_local());
     let _warnings: Vec<_> = open.map(warn_of_open_address).collect();
-    let node = Node::new(settings.engine.queue);
     let settings = Arc::new(settings);
     let store = open_store(&settings).await?;
+    let prometheus = match settings.telemetry.prometheus {
+        None => None,
+        Some(address) => Some(telemetry::prometheus::bind(address).await.map_err(Error::Prometheus)?),
+    };
+    let Started { telemetry, keeper } = start_telemetry(&settings).await?;
+    log.attach(&telemetry);
+    let node = Node::new(settings.engine.queue, Arc::clone(&telemetry));
+    let keeping = Keeping::begin(keeper);
+    let _shown = prometheus.map(|listener| {
+        if let Ok(address) = listener.local_addr() {
+            info!(listen = %address, "metrics are shown to Prometheus");
+        }
+        AbortOnDropHandle::new(tokio::spawn(telemetry::prometheus::serve(listener, Arc::clone(&telemetry))))
+    });
+    let operations = Operations { settings: Arc::clone(&settings), listen, log, telemetry };
+    let outcome = serve(settings, node, store, operations, (listeners, &addresses), tls, shutdown).await;
+    // Whatever the end, what is known of it is written.
+    keeping.finish().await;
+    outcome
+}
+
+/// What looks after telemetry.
+struct Keeping {
+    stopped: CancellationToken,
+    task: tokio::task::JoinHandle<()>,
+}
+
+impl Keeping {
+    fn begin(keeper: telemetry::Keeper) -> Self {
+        let stopped = CancellationToken::new();
+        Self { task: tokio::spawn(keeper.run(stopped.clone())), stopped }
+    }
+
+    async fn finish(self) {
+        self.stopped.cancel();
+        if self.task.await.is_err() {
+            error!("what looks after telemetry panicked");
+        }
+    }
+}
+
+/// Serves until `shutdown`.
+async fn serve(
+    settings: Arc<Settings>,
+    node: Arc<Node>,
+    store: Option<Arc<Store>>,
+    operations: Operations,
+    (listeners, addresses): (Vec<Listener>, &str),
+    tls: Option<Tls>,
+    shutdown: impl Future<Output = ()> + Send + 'static,
+) -> Result<(), Error> {
     let trust = open_trust(&settings, store.clone()).await?;
     let _clock = trust.as_ref().map(Trust::follow_clock);
     let (orders, mut inbox) = mpsc::channel(ORDERS);
@@ -111,7 +171,7 @@ pub async fn run(
         let pulls = Pulls::new(Arc::clone(&store), settings.registry.clone());
         Models { store, pulls, trust, settings: Arc::clone(&settings), orders }
     });
-    let server = Server::start(&node, listeners, &settings.limits, models, tls)
+    let server = Server::start(&node, listeners, &settings.limits, models, operations, tls)
         .await
         .map_err(|error| Error::Internal(format!("the services cannot be set up: {error}")))?;
     // Heard also while an order is carried out.
@@ -179,6 +239,14 @@ pub async fn run(
     server.finish(LAST_ANSWERS).await;
     info!("stopped");
     outcome
+}
+
+/// What is measured, and what was.
+async fn start_telemetry(settings: &Arc<Settings>) -> Result<Started, Error> {
+    let settings = Arc::clone(settings);
+    let started = spawn_blocking(move || Telemetry::start(&settings)).await;
+    let started = started.map_err(|_| Error::Internal("starting telemetry panicked".into()))?;
+    started.map_err(|error| Error::Internal(error.to_string()))
 }
 
 /// The models that this daemon keeps, where its configuration names no bundle.

@@ -7,7 +7,8 @@ use clap::Parser as _;
 use recurved::Error;
 use recurved::config::{self, Cli, Command, Flags, Format, Settings};
 use recurved::grpc::Listener;
-use recurved::system::{exit, logging, signals::StopSignals};
+use recurved::log::Log;
+use recurved::system::{exit, signals::StopSignals};
 use recurved::trust::TrustError;
 use tracing::error;
 
@@ -32,7 +33,7 @@ fn serve(flags: &Flags) -> ExitCode {
         let _ = write!(std::io::stderr(), "{}", config::problems(&loaded.report.problems));
         return exit::CONFIG.into();
     };
-    logging::start(&settings.log);
+    let log = Log::start(&settings.log);
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
@@ -40,10 +41,10 @@ fn serve(flags: &Flags) -> ExitCode {
             return exit::OS.into();
         }
     };
-    runtime.block_on(listen_and_run(settings))
+    runtime.block_on(listen_and_run(settings, log))
 }
 
-async fn listen_and_run(settings: Settings) -> ExitCode {
+async fn listen_and_run(settings: Settings, log: Log) -> ExitCode {
     let signals = match StopSignals::catch() {
         Ok(signals) => signals,
         Err(error) => {
@@ -61,7 +62,7 @@ async fn listen_and_run(settings: Settings) -> ExitCode {
             }
         }
     }
-    match recurved::run(settings, listeners, signals.first()).await {
+    match recurved::run(settings, log, listeners, signals.first()).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             error!("{error}");
@@ -79,7 +80,7 @@ fn code(error: &Error) -> u8 {
         Error::Bundle(error) => exit::of_bundle(error),
         Error::Model(_) => exit::DATA,
         Error::Tls(_) => exit::CONFIG,
-        Error::Engine(_) => exit::UNAVAILABLE,
+        Error::Engine(_) | Error::Prometheus(_) => exit::UNAVAILABLE,
         Error::Weights(_) => exit::OS,
         Error::Store(error) | Error::Models(error) | Error::Trust(TrustError::Store(error)) => exit::of_store(error),
         Error::Trust(_) => exit::CONFIG,

@@ -1,7 +1,8 @@
 //! What this node serves at the moment. The engine's life sets it, every call reads it.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::sync::{Semaphore, watch};
@@ -10,7 +11,9 @@ use tokio_util::task::task_tracker::TaskTrackerToken;
 use uuid::Uuid;
 
 use crate::admission::Admission;
+use crate::engine::meter::Meter;
 use crate::model::Model;
+use crate::telemetry::Telemetry;
 
 /// Where the node is in its life.
 #[derive(Debug, Clone)]
@@ -36,6 +39,12 @@ pub struct Serving {
     pub admission: Arc<Admission>,
     /// What became of requests.
     pub counts: Arc<Counts>,
+    /// What the engine tells of itself.
+    pub meter: Arc<Meter>,
+    /// Whose kernels compute.
+    pub kernels: &'static str,
+    /// Requests that are computed at the same time.
+    pub rows: usize,
 }
 
 /// Requests that the engine was given.
@@ -65,6 +74,8 @@ pub enum NotServing {
     Full,
     /// The node stops.
     Stopping,
+    /// An operator told it to take no new requests.
+    Draining,
 }
 
 /// The node's phase and its open calls, shared by all listeners.
@@ -72,30 +83,61 @@ pub enum NotServing {
 pub struct Node {
     phase: watch::Sender<Phase>,
     calls: TaskTracker,
+    draining: watch::Sender<bool>,
+    /// Of every model that was served, the last one of the same name last.
+    meters: Mutex<Vec<(String, Arc<Meter>)>>,
+    telemetry: Arc<Telemetry>,
+    onnxruntime: OnceLock<String>,
     /// Requests that wait while one model takes another's place.
     places: Semaphore,
-    instance: Uuid,
     started: Instant,
     probation: Mutex<Option<Instant>>,
 }
 
 impl Node {
     /// A node that is loading. `waiting`: most requests that wait while one model takes another's place.
-    pub fn new(waiting: usize) -> Arc<Self> {
+    pub fn new(waiting: usize, telemetry: Arc<Telemetry>) -> Arc<Self> {
         let calls = TaskTracker::new();
         calls.close();
-        Arc::new(Self {
+        let node = Arc::new(Self {
             phase: watch::Sender::new(Phase::Loading),
             calls,
             places: Semaphore::new(waiting.min(Semaphore::MAX_PERMITS)),
-            instance: Uuid::now_v7(),
+            draining: watch::Sender::new(false),
+            meters: Mutex::default(),
+            telemetry,
+            onnxruntime: OnceLock::new(),
             started: Instant::now(),
             probation: Mutex::new(None),
-        })
+        });
+        node.telemetry.look_at(&node);
+        node
+    }
+
+    /// What the node knows of itself.
+    pub fn telemetry(&self) -> &Arc<Telemetry> {
+        &self.telemetry
+    }
+
+    /// The version of ONNX Runtime, once it was found.
+    pub fn onnxruntime(&self) -> Option<&str> {
+        self.onnxruntime.get().map(String::as_str)
+    }
+
+    /// ONNX Runtime was found.
+    pub fn found_onnxruntime(&self, version: String) {
+        // Once in a process.
+        let _ = self.onnxruntime.set(version);
     }
 
     /// Moves on to another phase.
     pub fn enter(&self, phase: Phase) {
+        if let Phase::Serving(serving) = &phase {
+            let mut meters = self.meters.lock().unwrap_or_else(PoisonError::into_inner);
+            if !meters.iter().any(|(_, meter)| Arc::ptr_eq(meter, &serving.meter)) {
+                meters.push((serving.model.name.clone(), Arc::clone(&serving.meter)));
+            }
+        }
         self.phase.send_replace(phase);
     }
 
@@ -114,6 +156,9 @@ impl Node {
     /// # Errors
     /// No model is served, and none comes in a moment.
     pub async fn serving(&self) -> Result<Serving, NotServing> {
+        if self.is_draining() {
+            return Err(NotServing::Draining);
+        }
         let now = |phase: &Phase| match phase {
             Phase::Serving(serving) => Some(Ok(serving.clone())),
             Phase::Loading => Some(Err(NotServing::Loading)),
@@ -138,7 +183,34 @@ impl Node {
 
     /// Another one with each start of the daemon.
     pub fn instance(&self) -> Uuid {
-        self.instance
+        self.telemetry.instance()
+    }
+
+    /// Tokens that each model read and made since the daemon started.
+    pub fn tokens(&self) -> BTreeMap<String, (u64, u64)> {
+        let mut tokens: BTreeMap<String, (u64, u64)> = BTreeMap::new();
+        // Only ever added to.
+        for (model, meter) in self.meters.lock().unwrap_or_else(PoisonError::into_inner).iter() {
+            let sum = tokens.entry(model.clone()).or_default();
+            sum.0 += meter.input_tokens();
+            sum.1 += meter.output_tokens();
+        }
+        tokens
+    }
+
+    /// No new requests from now on, or again.
+    pub fn drain(&self, draining: bool) {
+        self.draining.send_replace(draining);
+    }
+
+    /// Whether new requests are refused although there is a model.
+    pub fn is_draining(&self) -> bool {
+        *self.draining.borrow()
+    }
+
+    /// Tells of every change of it.
+    pub fn drains(&self) -> watch::Receiver<bool> {
+        self.draining.subscribe()
     }
 
     /// How long the daemon runs.

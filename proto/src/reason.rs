@@ -17,6 +17,8 @@ pub const QUEUE_FULL: &str = "QUEUE_FULL";
 pub const DEADLINE_EXCEEDED: &str = "DEADLINE_EXCEEDED";
 /// The node stops; ask again when it is back, or ask another. UNAVAILABLE.
 pub const SHUTTING_DOWN: &str = "SHUTTING_DOWN";
+/// An operator told the node to take no new requests; ask another. UNAVAILABLE.
+pub const DRAINING: &str = "DRAINING";
 /// The engine failed at a step; the node's log says why. INTERNAL.
 pub const ENGINE_FAILED: &str = "ENGINE_FAILED";
 /// The model gave values that are not numbers for this request. INTERNAL.
@@ -33,6 +35,8 @@ pub const NO_MODEL: &str = "NO_MODEL";
 pub const NOT_MANAGED: &str = "NOT_MANAGED";
 /// The caller may not do this. PERMISSION_DENIED.
 pub const NOT_ALLOWED: &str = "NOT_ALLOWED";
+/// The node's history cannot be read. INTERNAL.
+pub const HISTORY_FAILED: &str = "HISTORY_FAILED";
 /// The node's store cannot be read or written. INTERNAL.
 pub const STORE_FAILED: &str = "STORE_FAILED";
 /// The node has no such model. NOT_FOUND; FAILED_PRECONDITION for a roll-back without a model before.

@@ -18,6 +18,11 @@ mod weights;
 /// Exponentials of many logits at once: what draws a token computes with the instructions that the model does.
 pub use recurve_kernels::exponentials;
 
+/// The instruction set that our kernels use on this machine, such as `avx512vnni` or `neon-dotprod`.
+pub fn instruction_set() -> &'static str {
+    recurve_kernels::Kernels::best().name()
+}
+
 pub use heap::release_free_memory;
 pub use library::{Library, LibraryError, Search};
 pub use model::{KernelChoice, LoadError, Model, ModelLayout, Options, StateLayout};

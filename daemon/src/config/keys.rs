@@ -1,76 +1,7 @@
 //! Every key of the configuration, declared once: defaults, checks, `check-config` and the reference page all read
 //! this table.
 
-/// A key of the configuration.
-#[derive(Debug)]
-pub(super) struct Key {
-    /// Dotted path, as in `engine.threads`.
-    pub(super) path: &'static str,
-    /// What its value may be.
-    pub(super) kind: Kind,
-    /// The default as TOML; `None` where the key is not set by default.
-    pub(super) default: Option<&'static str>,
-    /// The flag of the command line that sets it.
-    pub(super) flag: Option<&'static str>,
-    /// What it does, with the unit of its value.
-    pub(super) doc: &'static str,
-}
-
-/// What a value may be.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Kind {
-    /// `true` or `false`.
-    Bool,
-    /// A whole number, both bounds allowed.
-    Integer {
-        /// The least.
-        min: u64,
-        /// The greatest.
-        max: u64,
-    },
-    /// One of these words.
-    Choice(&'static [&'static str]),
-    /// A log level, or a list of `TARGET=LEVEL`.
-    LogFilter,
-    /// A path.
-    Path,
-    /// A list of addresses.
-    Addresses,
-    /// A list of registries, perhaps empty.
-    Registries,
-}
-
-impl Kind {
-    /// What is allowed, in words.
-    pub(super) fn allowed(self) -> String {
-        match self {
-            Self::Bool => "true or false".into(),
-            Self::Integer { min, max } => format!("a whole number from {min} to {max}"),
-            Self::Choice(words) => words.join(" or "),
-            Self::LogFilter => {
-                "off, error, warn, info, debug or trace, or a list such as \"info,recurved::grpc=debug\"".into()
-            }
-            Self::Path => "a path".into(),
-            Self::Addresses => "a list of IP:PORT, localhost:PORT or unix:/PATH".into(),
-            Self::Registries => "a list of HOST or HOST:PORT".into(),
-        }
-    }
-}
-
-impl Key {
-    /// The environment variable that sets it.
-    pub(super) fn variable(&self) -> String {
-        variable(self.path)
-    }
-}
-
-/// What the environment variables begin with.
-pub(super) const VARIABLE_PREFIX: &str = "RECURVE_";
-
-/// The environment variable that stands for this path, whether or not there is such a key.
-pub(super) fn variable(path: &str) -> String {
-    format!("{VARIABLE_PREFIX}{}", path.replace('.', "__").to_uppercase())
-}
+use super::key::{Key, Kind};
 
 /// The key with this path.
 pub(super) fn find(path: &str) -> Option<&'static Key> {
@@ -329,18 +260,146 @@ pub(super) const KEYS: &[Key] = &[
         doc: "Certificates in PEM of authorities that registries' certificates may come from, beside the system's.",
     },
     Key {
+        path: "telemetry.dir",
+        kind: Kind::Path,
+        default: None,
+        flag: None,
+        doc: "Folder for the history, and for what waits for the collector. Not set: `telemetry` in `state_dir` where the daemon keeps \
+              its models there; with `bundle`, in memory, so that it ends with the daemon.",
+    },
+    Key {
+        path: "telemetry.interval",
+        kind: Kind::Integer { min: 1, max: 3600 },
+        default: Some("60"),
+        flag: None,
+        doc: "Seconds that a record of the history stands for, and between two exports. (`OTEL_METRIC_EXPORT_INTERVAL`, in \
+              milliseconds, sets it too.)",
+    },
+    Key {
+        path: "telemetry.history_bytes",
+        kind: Kind::Integer { min: 1 << 20, max: 1 << 40 },
+        default: Some("50000000"),
+        flag: None,
+        doc: "Most bytes of disk that the history takes: when they are full, the oldest goes.",
+    },
+    Key {
+        path: "telemetry.minutes",
+        kind: Kind::Integer { min: 1, max: 3660 },
+        default: Some("14"),
+        flag: None,
+        doc: "Days after which the records of an hour are put together to one.",
+    },
+    Key {
+        path: "telemetry.hours",
+        kind: Kind::Integer { min: 1, max: 3660 },
+        default: Some("400"),
+        flag: None,
+        doc: "Days after which records are removed.",
+    },
+    Key {
+        path: "telemetry.endpoint",
+        kind: Kind::Url,
+        default: None,
+        flag: None,
+        doc: "An OpenTelemetry collector that metrics and traces are sent to, by OTLP over gRPC. Not set: none. \
+              (`OTEL_EXPORTER_OTLP_ENDPOINT` sets it too.)",
+    },
+    Key {
+        path: "telemetry.protocol",
+        kind: Kind::Choice(&["grpc"]),
+        default: Some(r#""grpc""#),
+        flag: None,
+        doc: "How it is spoken with. (`OTEL_EXPORTER_OTLP_PROTOCOL` sets it too.)",
+    },
+    Key {
+        path: "telemetry.headers",
+        kind: Kind::Pairs,
+        default: Some("[]"),
+        flag: None,
+        doc: "Headers that go with each export, such as `authorization=Bearer …`. (`OTEL_EXPORTER_OTLP_HEADERS` sets it too.)",
+    },
+    Key {
+        path: "telemetry.timeout",
+        kind: Kind::Integer { min: 1, max: 3600 },
+        default: Some("10"),
+        flag: None,
+        doc: "Seconds that the collector may take for one export. (`OTEL_EXPORTER_OTLP_TIMEOUT`, in milliseconds, sets it too.)",
+    },
+    Key {
+        path: "telemetry.ca",
+        kind: Kind::Path,
+        default: None,
+        flag: None,
+        doc: "The certificates in PEM of the authorities that the collector's certificate may come from. Not set: the system's. \
+              (`OTEL_EXPORTER_OTLP_CERTIFICATE` sets it too.)",
+    },
+    Key {
+        path: "telemetry.certificate",
+        kind: Kind::Path,
+        default: None,
+        flag: None,
+        doc: "The certificate in PEM that the collector is shown. (`OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE` sets it too.)",
+    },
+    Key {
+        path: "telemetry.key",
+        kind: Kind::Path,
+        default: None,
+        flag: None,
+        doc: "Its private key in PEM. (`OTEL_EXPORTER_OTLP_CLIENT_KEY` sets it too.)",
+    },
+    Key {
+        path: "telemetry.outbox_bytes",
+        kind: Kind::Integer { min: 1 << 16, max: 1 << 40 },
+        default: Some("64000000"),
+        flag: None,
+        doc: "Most bytes of what waits for a collector that does not take it. When they are full, the oldest goes, which is counted \
+              and said.",
+    },
+    Key {
+        path: "telemetry.traces",
+        kind: Kind::Integer { min: 0, max: 100 },
+        default: Some("100"),
+        flag: None,
+        doc: "Of how many requests in a hundred the spans are sent, where the caller did not decide it. \
+              (`OTEL_TRACES_SAMPLER` with `OTEL_TRACES_SAMPLER_ARG` sets it too.)",
+    },
+    Key {
+        path: "telemetry.resource",
+        kind: Kind::Pairs,
+        default: Some("[]"),
+        flag: None,
+        doc: "What is told of this node with everything that is sent, such as `site=north`. (`OTEL_RESOURCE_ATTRIBUTES` sets it too.)",
+    },
+    Key {
+        path: "telemetry.content",
+        kind: Kind::Bool,
+        default: Some("false"),
+        flag: None,
+        doc: "Put what is asked and answered into the spans, marked by `recurve.content`. Whoever reads the collector's data then \
+              reads it. Metrics, the log and the history never have it.",
+    },
+    Key {
+        path: "telemetry.prometheus",
+        kind: Kind::Socket,
+        default: None,
+        flag: None,
+        doc: "Address at which `/metrics` shows all metrics to Prometheus, over plain HTTP, such as `127.0.0.1:9464`. Whoever \
+              reaches it may read them. Not set: none.",
+    },
+    Key {
         path: "log.level",
         kind: Kind::LogFilter,
         default: Some(r#""info,ort=warn""#),
         flag: Some("--log"),
-        doc: "What is logged, on standard error. Prompts and replies never are.",
+        doc: "What is logged. Prompts and replies never are.",
     },
     Key {
         path: "log.format",
         kind: Kind::Choice(&["text", "json"]),
         default: Some(r#""text""#),
         flag: None,
-        doc: "Lines for people (in colour on a terminal), or one JSON object a line.",
+        doc: "On standard error: lines for people (in colour on a terminal), or one JSON object a line. Where that is systemd's \
+              journal, lines go there with their fields instead.",
     },
 ];
 

@@ -7,7 +7,9 @@ use figment::value::{Dict, Map, Value};
 use figment::{Figment, Metadata, Profile, Provider};
 
 use super::args::Flags;
-use super::keys::{KEYS, Key, Kind, VARIABLE_PREFIX, find, variable};
+use super::key::{Key, Kind, VARIABLE_PREFIX, variable};
+use super::keys::{KEYS, find};
+use super::otel;
 use super::report::{Problem, Source};
 
 /// Environment variables with the prefix that are no keys: the command line, `agent-cli` and the demo script read them.
@@ -55,6 +57,11 @@ const LIBRARY_VARIABLE: &str = "ORT_DYLIB_PATH";
 /// All sources in their order.
 pub(super) fn stack(file: Option<Layer>, variables: &[(String, String)], given: &Flags) -> Figment {
     let mut figment = Figment::from(defaults()).merge(library(variables));
+    for (name, path, value) in otel::settings(variables) {
+        let mut data = Dict::new();
+        insert(&mut data, path, value);
+        figment = figment.merge(Layer { name, file: None, data });
+    }
     if let Some(file) = file {
         figment = figment.merge(file);
     }
@@ -70,6 +77,7 @@ pub(super) fn source(figment: &Figment, value: &Value, path: &str) -> Source {
         FILE => Source::File(metadata.source.as_ref().and_then(|s| s.file_path()).unwrap_or(Path::new("")).into()),
         ENVIRONMENT => Source::Environment(variable(path)),
         LIBRARY_VARIABLE => Source::Environment(LIBRARY_VARIABLE.into()),
+        name if name.starts_with(otel::PREFIX) => Source::Environment(name.to_owned()),
         FLAG => Source::Flag(find(path).and_then(|key| key.flag).unwrap_or_default()),
         _ => Source::Default,
     }
@@ -130,7 +138,7 @@ fn environment(variables: &[(String, String)]) -> Layer {
 fn from_text(key: Option<&Key>, text: &str) -> Value {
     match key.map(|key| key.kind) {
         Some(Kind::Bool | Kind::Integer { .. }) => text.trim().parse::<Value>().unwrap_or_else(|never| match never {}),
-        Some(Kind::Addresses | Kind::Registries) => {
+        Some(Kind::Addresses | Kind::Registries | Kind::Pairs) => {
             text.split(',').map(str::trim).filter(|part| !part.is_empty()).map(Value::from).collect::<Vec<_>>().into()
         }
         _ => text.into(),

@@ -4,23 +4,28 @@
 
 mod address;
 mod args;
+mod key;
 mod keys;
 mod layers;
+mod otel;
 mod read;
 mod reference;
 mod report;
 mod settings;
+mod telemetry;
 
 use std::path::{Path, PathBuf};
 
 pub use address::Address;
 pub use args::{Cli, Command, Flags, Format};
+pub(crate) use read::log_filter;
 pub use reference::page as reference_page;
 pub use report::{Entry, Problem, Report, Source, problems};
 pub use settings::{
-    EngineSettings, KernelSetting, Limits, LogFormat, LogSettings, RegistrySettings, Settings, Switch, TlsSettings,
-    TrustSettings,
+    EngineSettings, KernelSetting, Limits, LogFormat, LogLevel, LogSettings, RegistrySettings, Settings, Switch,
+    TlsSettings, TrustSettings,
 };
+pub use telemetry::{Collector, TelemetrySettings};
 
 /// The configuration as it was found: the settings if nothing is wrong, and what there is to show.
 #[derive(Debug)]
@@ -45,6 +50,32 @@ pub fn load(flags: &Flags) -> Loaded {
 fn variables() -> impl Iterator<Item = (String, String)> {
     std::env::vars_os()
         .filter_map(|(name, value)| Some((name.into_string().ok()?, value.to_string_lossy().into_owned())))
+}
+
+/// Whether there is such a key.
+pub(crate) fn is_key(path: &str) -> bool {
+    keys::find(path).is_some()
+}
+
+/// What is allowed for a key, in words.
+pub(crate) fn allowed(path: &str) -> String {
+    keys::find(path).map(|key| key.kind.allowed()).unwrap_or_default()
+}
+
+/// A whole number within the bounds of its key.
+pub(crate) fn whole_number(path: &str, text: &str) -> Option<u64> {
+    match keys::find(path)?.kind {
+        key::Kind::Integer { min, max } => text.trim().parse().ok().filter(|number| (min..=max).contains(number)),
+        _ => None,
+    }
+}
+
+/// What holds where nothing is set.
+#[cfg(test)]
+pub(crate) fn defaults() -> Settings {
+    let flags = <Cli as clap::Parser>::parse_from(["recurved"]).flags;
+    let variables = [("RECURVE_BUNDLE".to_owned(), "/none".to_owned())];
+    load_from(&flags, None, &variables).settings.expect("the defaults are right")
 }
 
 /// Reads the given sources.

@@ -1,5 +1,6 @@
 //! Takes the values out of the sources one by one, so that one wrong value does not hide the next.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use figment::Figment;
@@ -9,9 +10,11 @@ use serde_json::Value as Json;
 use tracing_subscriber::filter::{LevelFilter, Targets};
 
 use super::address::Address;
-use super::keys::{KEYS, Key, Kind, find};
+use super::key::{Key, Kind};
+use super::keys::{KEYS, find};
 use super::layers;
 use super::report::{Entry, Problem, Source};
+use super::settings::LogLevel;
 
 /// Reads values by key and collects what is wrong with them.
 pub(super) struct Reader {
@@ -68,9 +71,12 @@ impl Reader {
     }
 
     /// A log filter.
-    pub(super) fn log_filter(&mut self, path: &str) -> Targets {
-        self.take(path, |_, value| log_filter(value.as_str().unwrap_or_default()).ok_or_else(String::new))
-            .unwrap_or_default()
+    pub(super) fn log_level(&mut self, path: &str) -> LogLevel {
+        let level = self.take(path, |_, value| {
+            let text = value.as_str().unwrap_or_default();
+            log_filter(text).map(|filter| LogLevel { text: text.to_owned(), filter }).ok_or_else(String::new)
+        });
+        level.unwrap_or_else(|| LogLevel { text: String::new(), filter: Targets::new() })
     }
 
     /// A list of different addresses, at least one.
@@ -108,6 +114,40 @@ impl Reader {
                 }
             };
             items.iter().map(registry).collect()
+        })
+        .unwrap_or_default()
+    }
+
+    /// A URL with `http` or `https`, if it is set.
+    pub(super) fn url(&mut self, path: &str) -> Option<String> {
+        self.take(path, |_, value| {
+            let text = value.as_str().ok_or_else(String::new)?;
+            match url::Url::parse(text) {
+                Ok(url) if matches!(url.scheme(), "http" | "https") && url.has_host() => Ok(text.to_owned()),
+                _ => Err(String::new()),
+            }
+        })
+    }
+
+    /// An IP address and a port, if it is set.
+    pub(super) fn socket(&mut self, path: &str) -> Option<SocketAddr> {
+        self.take(path, |_, value| value.as_str().and_then(|text| text.parse().ok()).ok_or_else(String::new))
+    }
+
+    /// A list of `NAME=VALUE`, perhaps empty.
+    pub(super) fn pairs(&mut self, path: &str) -> Vec<(String, String)> {
+        self.take(path, |_, value| {
+            let items = value.as_array().ok_or_else(String::new)?;
+            let pair = |item: &Value| {
+                let text = item.as_str().ok_or_else(String::new)?;
+                match text.split_once('=') {
+                    Some((name, value)) if !name.trim().is_empty() => {
+                        Ok((name.trim().to_owned(), value.trim().to_owned()))
+                    }
+                    _ => Err(format!("{text:?} is no NAME=VALUE")),
+                }
+            };
+            items.iter().map(pair).collect()
         })
         .unwrap_or_default()
     }
@@ -169,7 +209,7 @@ impl Reader {
 }
 
 /// A level, or a list with at most one of them beside `TARGET=LEVEL`.
-fn log_filter(text: &str) -> Option<Targets> {
+pub(crate) fn log_filter(text: &str) -> Option<Targets> {
     let mut filter = Targets::new();
     for part in text.split(',').map(str::trim) {
         filter = match part.split_once('=') {

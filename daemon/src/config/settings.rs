@@ -7,6 +7,7 @@ use tracing_subscriber::filter::Targets;
 
 use super::address::Address;
 use super::read::Reader;
+use super::telemetry::TelemetrySettings;
 use crate::trust::Mode;
 
 /// All settings of the daemon.
@@ -34,6 +35,8 @@ pub struct Settings {
     pub probation: Probation,
     /// `registry.*`
     pub registry: RegistrySettings,
+    /// `telemetry.*`
+    pub telemetry: TelemetrySettings,
     /// `log.*`
     pub log: LogSettings,
 }
@@ -135,9 +138,18 @@ pub struct RegistrySettings {
 #[derive(Debug, Clone)]
 pub struct LogSettings {
     /// `log.level`
-    pub level: Targets,
+    pub level: LogLevel,
     /// `log.format`
     pub format: LogFormat,
+}
+
+/// What is logged.
+#[derive(Debug, Clone)]
+pub struct LogLevel {
+    /// As it was written.
+    pub text: String,
+    /// What it means.
+    pub filter: Targets,
 }
 
 /// Whose kernels compute.
@@ -227,8 +239,9 @@ impl Settings {
                 plain_http: reader.registries("registry.plain_http"),
                 ca: reader.path("registry.ca"),
             },
+            telemetry: TelemetrySettings::read(reader),
             log: LogSettings {
-                level: reader.log_filter("log.level"),
+                level: reader.log_level("log.level"),
                 format: match reader.choice("log.format") {
                     "json" => LogFormat::Json,
                     _ => LogFormat::Text,

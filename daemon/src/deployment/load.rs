@@ -13,6 +13,7 @@ use crate::admission::Admission;
 use crate::config::Settings;
 use crate::engine::Engine;
 use crate::engine::load::{Graph, Loader};
+use crate::engine::meter::Meter;
 use crate::model::Model;
 use crate::node::{Counts, Serving};
 use crate::store::Prepared;
@@ -84,10 +85,14 @@ fn load_with(
     look(&mut graph);
     let locked = warming.locked()?;
     let admission = Admission::new(settings.engine.queue);
-    let engine = Engine::start(graph, model.tokenizer.clone(), &settings.engine, Arc::clone(&admission))?;
+    let meter = Arc::new(Meter::default());
+    let kernels = graph.kernels();
+    let engine =
+        Engine::start(graph, model.tokenizer.clone(), &settings.engine, Arc::clone(&admission), Arc::clone(&meter))?;
     // Comparing kernels and reading a tokenizer take tens of megabytes for a moment.
     recurve_runtime::release_free_memory();
-    let serving = Serving { model, admission, counts: Arc::new(Counts::default()) };
+    let serving =
+        Serving { model, admission, counts: Arc::new(Counts::default()), meter, kernels, rows: settings.engine.slots };
     let memory = memory::needed(bundle.info(), bundle.manifest(), &settings.engine);
     Ok(Loaded { engine, serving, bundle: bundle.clone(), memory, _locked: locked })
 }

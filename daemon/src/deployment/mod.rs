@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 
 use recurve_bundle::{Bundle, Digest};
 use recurve_runtime::Library;
+use recurve_telemetry::event;
 use tokio::task::{JoinHandle, spawn_blocking};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
@@ -67,6 +68,7 @@ impl Deployment {
         stopping: CancellationToken,
     ) -> Result<Self, Error> {
         let library = Loader::library(&settings.engine)?;
+        node.found_onnxruntime(library.version());
         let running = match (&settings.bundle, &store) {
             (Some(dir), _) => Some(load(&library, &settings, &Bundle::open(dir)?)?),
             (None, Some(store)) => first(&library, &settings, store)?,
@@ -125,7 +127,7 @@ impl Deployment {
             return;
         };
         match spawn_blocking(move || store.confirm(bundle, SELF)).await {
-            Ok(Ok(())) => info!(%bundle, "model confirmed"),
+            Ok(Ok(())) => info!(event = event::CONFIRMED.name, %bundle, "model confirmed"),
             Ok(Err(error)) => error!(%bundle, %error, "the model cannot be confirmed"),
             Err(_) => error!(%bundle, "confirming the model panicked"),
         }
@@ -137,6 +139,7 @@ impl Deployment {
         self.watch = None;
         // First the decision, then what follows from it: whatever happens now, the next start serves the model before.
         let (failed, back) = go_back_on_disk(Arc::clone(store), reason.to_owned()).await?;
+        self.node.telemetry().rolled_back();
         self.retire(Duration::ZERO).await;
         let loaded = match back {
             None => None,
@@ -153,8 +156,13 @@ impl Deployment {
             }
         };
         match &back {
-            Some(back) => error!(from = %failed, to = %back, reason, "rolled back"),
-            None => error!(from = %failed, reason, "the model failed and there is none to go back to: deploy one"),
+            Some(back) => error!(event = event::ROLLED_BACK.name, from = %failed, to = %back, reason, "rolled back"),
+            None => error!(
+                event = event::ROLLED_BACK.name,
+                from = %failed,
+                reason,
+                "the model failed and there is none to go back to: deploy one"
+            ),
         }
         self.running = loaded;
         server.enter(self.phase()).await;
@@ -193,12 +201,12 @@ impl Deployment {
         match served {
             Ok(active) => {
                 if let Progress::Active { bundle, name } = &active {
-                    info!(model = %name, %bundle, by = who, "model activated");
+                    info!(event = event::ACTIVATED.name, model = %name, %bundle, by = who, "model activated");
                 }
                 let _ = tell.send(Ok(active)).await;
             }
             Err(error) => {
-                warn!(%error, by = who, "the model was not changed");
+                warn!(event = event::NOT_CHANGED.name, %error, by = who, "the model was not changed");
                 let _ = tell.send(Err(error)).await;
             }
         }
@@ -385,7 +393,7 @@ fn first(library: &Library, settings: &Settings, store: &Store) -> Result<Option
     match open(previous) {
         Ok(loaded) => {
             unless_failed(store.go_back(SELF, &reason));
-            error!(from = %active, to = %previous, reason, "rolled back");
+            error!(event = event::ROLLED_BACK.name, from = %active, to = %previous, reason, "rolled back");
             Ok(Some(loaded))
         }
         Err(error) => {

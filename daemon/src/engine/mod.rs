@@ -9,6 +9,7 @@ mod emit;
 pub mod golden;
 pub mod job;
 pub mod load;
+pub mod meter;
 mod plan;
 pub mod sample;
 mod slots;
@@ -27,6 +28,7 @@ use crate::admission::Admission;
 use crate::config::EngineSettings;
 use crate::tokenizer::Tokenizer;
 use load::Graph;
+use meter::Meter;
 use step::Stepper;
 
 /// The engine's thread.
@@ -63,11 +65,12 @@ impl Engine {
         tokenizer: Option<Arc<Tokenizer>>,
         settings: &EngineSettings,
         admission: Arc<Admission>,
+        meter: Arc<Meter>,
     ) -> Result<Self, EngineError> {
         let Graph { model, library } = graph;
         let terminator = model.terminator();
         admission.attach(terminator.clone());
-        let stepper = Stepper::new(model, Arc::clone(&admission), tokenizer, settings.prefill_budget);
+        let stepper = Stepper::new(model, Arc::clone(&admission), tokenizer, settings.prefill_budget, meter);
         let (tell, failed) = watch::channel(None);
         let thread = std::thread::Builder::new()
             .name("engine".to_owned())

@@ -12,6 +12,7 @@ use super::detokenize::Detokenizer;
 use super::draw::{largest, log_sum_exp};
 use super::emit::Flow;
 use super::job::{Failure, FinishReason, Work};
+use super::meter::Meter;
 use super::plan::plan;
 use super::slots::{Phase, Slot};
 use crate::admission::{Admission, Waiting};
@@ -42,6 +43,7 @@ pub(super) struct Stepper {
     /// Counts jobs that came and pieces of prompts that were read.
     turns: u64,
     failures: u32,
+    meter: Arc<Meter>,
 }
 
 impl Stepper {
@@ -50,8 +52,9 @@ impl Stepper {
         admission: Arc<Admission>,
         tokenizer: Option<Arc<Tokenizer>>,
         budget: Option<usize>,
+        meter: Arc<Meter>,
     ) -> Self {
-        Self { model, admission, tokenizer, slots: Vec::new(), budget, per_token: None, turns: 0, failures: 0 }
+        Self { model, admission, tokenizer, slots: Vec::new(), budget, per_token: None, turns: 0, failures: 0, meter }
     }
 
     /// Runs until the daemon stops.
@@ -63,20 +66,30 @@ impl Stepper {
             let closed = self.admission.closed();
             if let Some(deadline) = closed {
                 // What waited was told when the queue was closed.
-                if self.slots.is_empty() {
-                    return Ok(());
-                }
                 if Instant::now() >= deadline {
                     self.end_all();
+                }
+                if self.slots.is_empty() {
+                    self.tell();
                     return Ok(());
                 }
             }
             self.sweep();
             self.admit();
             if !self.tick()? {
+                self.tell();
                 self.admission.wait(self.alarm());
             }
         }
+    }
+
+    /// Tells how it stands.
+    fn tell(&self) {
+        let left = |slot: &Slot| match slot.phase {
+            Phase::Prefill => slot.prompt().len() - slot.consumed(),
+            Phase::Decode(_) | Phase::Parked(_) => 0,
+        };
+        self.meter.stands(self.slots.len(), self.slots.iter().map(left).sum());
     }
 
     /// Frees the rows of callers that are gone, whose time is over, or who do not read while others wait; and lets rows
@@ -145,6 +158,7 @@ impl Stepper {
 
     /// One decode step and one piece of a prompt; whether there was anything to do.
     fn tick(&mut self) -> Result<bool, String> {
+        self.tell();
         let (max_chunk, max_logits) = (self.model.layout().max_chunk, self.model.max_logits());
         let rows: Vec<_> = self.slots.iter().map(|slot| slot.row(max_chunk, max_logits)).collect();
         let plan = plan(&rows, self.prefill_budget());
@@ -193,7 +207,11 @@ impl Stepper {
                 self.turns += 1;
                 slot.turn = self.turns;
                 slot.position += tokens as u64;
-                after_prefill(slot, step.logits, from)
+                self.meter.read(tokens);
+                let made = slot.completion_tokens();
+                let outcome = after_prefill(slot, step.logits, from);
+                self.meter.made((slot.completion_tokens() - made) as usize);
+                outcome
             }
             // Its caller is gone: the next sweep frees the row.
             Err(StepError::Terminated) => return Ok(()),
@@ -241,6 +259,7 @@ impl Stepper {
             Err(error) => return self.step_failed(0..rows, &error),
         };
         self.failures = 0;
+        self.meter.made(rows);
         // From the last row on: a row that leaves moves only rows behind it, which are settled already.
         for (row, outcome) in outcomes.into_iter().enumerate().rev() {
             self.settle(row, outcome);

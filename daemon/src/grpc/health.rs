@@ -4,15 +4,15 @@ use tonic::service::RoutesBuilder;
 use tonic_health::ServingStatus;
 use tonic_health::server::{HealthReporter, health_reporter};
 
-use crate::node::Phase;
+use crate::node::{Node, Phase};
 
 /// The services whose health is told; the empty name stands for the node.
 const SERVICES: [&str; 2] = ["", "recurve.v1.Inference"];
 
 /// Adds the health service; the reporter is what [`tell`] tells it with.
-pub(super) async fn add(routes: &mut RoutesBuilder, phase: &Phase) -> HealthReporter {
+pub(super) async fn add(routes: &mut RoutesBuilder, node: &Node) -> HealthReporter {
     let (reporter, service) = health_reporter();
-    tell(&reporter, phase).await;
+    tell(&reporter, node).await;
     routes.add_service(service);
     reporter
 }
@@ -32,11 +32,13 @@ pub(super) fn add_reflection(routes: &mut RoutesBuilder) -> Result<(), tonic_ref
     Ok(())
 }
 
-/// Answers from now on as it is in this phase.
-pub(super) async fn tell(reporter: &HealthReporter, phase: &Phase) {
-    let status = match phase {
-        Phase::Serving(_) => ServingStatus::Serving,
-        Phase::Loading | Phase::Empty | Phase::Switching | Phase::Stopping => ServingStatus::NotServing,
+/// Answers from now on as the node is.
+pub(super) async fn tell(reporter: &HealthReporter, node: &Node) {
+    let status = match node.phase() {
+        Phase::Serving(_) if !node.is_draining() => ServingStatus::Serving,
+        Phase::Loading | Phase::Empty | Phase::Serving(_) | Phase::Switching | Phase::Stopping => {
+            ServingStatus::NotServing
+        }
     };
     for service in SERVICES {
         reporter.set_service_status(service, status).await;

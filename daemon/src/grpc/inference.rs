@@ -6,10 +6,12 @@ use std::time::Duration;
 
 use futures_util::stream::{Stream, unfold};
 use recurve_proto::v1;
+use recurve_proto::v1::generate_request::Prompt;
 use recurve_proto::v1::inference_server::{Inference, InferenceServer};
 use tonic::{Request, Response, Status};
 
-use super::call::{Call, Weight};
+use super::call::Call;
+use super::record::{Method, Weight};
 use super::status::CallError;
 use crate::admission::{Refusal, Ticket};
 use crate::config::Limits;
@@ -31,8 +33,8 @@ pub(super) struct Service {
 }
 
 impl Service {
-    async fn begin<T>(&self, method: &'static str, weight: Weight, request: &Request<T>) -> Result<Call, Status> {
-        Call::begin(method, weight, &self.node, request.metadata(), request.extensions()).await
+    async fn begin<T>(&self, method: Method, request: &Request<T>) -> Result<Call, Status> {
+        Call::begin(method, &self.node, request.metadata(), request.extensions()).await
     }
 }
 
@@ -43,8 +45,9 @@ impl Inference for Service {
     type GenerateStream = Answers;
 
     async fn generate(&self, request: Request<v1::GenerateRequest>) -> Result<Response<Answers>, Status> {
-        let mut call = self.begin("Generate", Weight::Engine, &request).await?;
+        let mut call = self.begin(generate(request.get_ref()), &request).await?;
         let request = request.into_inner();
+        call.asked(|| asked(&request));
         match start_generation(&mut call, &request).await {
             Ok(ticket) => Ok(Response::new(answers(Answering { call, ticket, again: Some(request) }))),
             Err(error) => Err(call.failed(&error)),
@@ -52,7 +55,7 @@ impl Inference for Service {
     }
 
     async fn score(&self, request: Request<v1::ScoreRequest>) -> Result<Response<v1::ScoreResponse>, Status> {
-        let mut call = self.begin("Score", Weight::Engine, &request).await?;
+        let mut call = self.begin(other("Score", Weight::Engine), &request).await?;
         match score(&mut call, &request.into_inner()).await {
             Ok((tokens, scored)) => {
                 call.finished("scored", scored.usage, scored.timings);
@@ -63,7 +66,7 @@ impl Inference for Service {
     }
 
     async fn tokenize(&self, request: Request<v1::TokenizeRequest>) -> Result<Response<v1::TokenizeResponse>, Status> {
-        let mut call = self.begin("Tokenize", Weight::Light, &request).await?;
+        let mut call = self.begin(other("Tokenize", Weight::Light), &request).await?;
         match tokenize(&call, request.into_inner()).await {
             Ok(response) => {
                 let prompt_tokens = count(response.tokens.len());
@@ -78,7 +81,7 @@ impl Inference for Service {
         &self,
         request: Request<v1::DetokenizeRequest>,
     ) -> Result<Response<v1::DetokenizeResponse>, Status> {
-        let mut call = self.begin("Detokenize", Weight::Light, &request).await?;
+        let mut call = self.begin(other("Detokenize", Weight::Light), &request).await?;
         match detokenize(&call, request.into_inner()).await {
             Ok(text) => {
                 call.finished("done", Usage::default(), Timings::default());
@@ -86,6 +89,32 @@ impl Inference for Service {
             }
             Err(error) => Err(call.failed(&error)),
         }
+    }
+}
+
+/// What `Generate` is called by the conventions.
+fn generate(request: &v1::GenerateRequest) -> Method {
+    let operation = match request.prompt {
+        Some(Prompt::Chat(_)) => "chat",
+        Some(Prompt::Text(_) | Prompt::Tokens(_)) | None => "text_completion",
+    };
+    Method { name: "Generate", weight: Weight::Engine, operation: Some(operation) }
+}
+
+fn other(name: &'static str, weight: Weight) -> Method {
+    Method { name, weight, operation: None }
+}
+
+/// What is asked, as text.
+fn asked(request: &v1::GenerateRequest) -> String {
+    match &request.prompt {
+        Some(Prompt::Text(text)) => text.clone(),
+        Some(Prompt::Tokens(tokens)) => format!("{:?}", tokens.ids),
+        Some(Prompt::Chat(chat)) => {
+            let turn = |message: &v1::ChatMessage| format!("{}: {}", message.role, message.content);
+            chat.messages.iter().map(turn).collect::<Vec<_>>().join("\n")
+        }
+        None => String::new(),
     }
 }
 
@@ -190,7 +219,7 @@ fn answers(answering: Answering) -> Answers {
         let event = answering.event().await;
         let call = &mut answering.call;
         if let Ok(Event::Delta(delta)) = &event {
-            call.progressed(delta.tokens.len());
+            call.progressed(delta);
         }
         match event.and_then(|event| answer(call, event)) {
             Ok(Answer::More(response)) => Some((Ok(response), Some(answering))),

@@ -2,18 +2,26 @@
 
 mod access;
 mod call;
+mod collector;
 mod deadline;
+mod describe;
 mod health;
 mod inference;
+mod lines;
 mod listener;
+mod live;
+mod measured;
 mod models;
+mod node;
 mod peer;
+mod record;
 mod server;
 mod state;
 mod status;
 mod tls;
 mod trust;
 
+pub use collector::{CollectorClient, Sent};
 pub use listener::{ListenError, Listener};
 pub use server::Server;
 pub use tls::{Tls, TlsError};

@@ -8,6 +8,7 @@ use http::Extensions;
 use x509_parser::certificate::X509Certificate;
 use x509_parser::prelude::FromDer as _;
 
+use crate::config::Address;
 use crate::engine::job::ClientId;
 
 /// Most characters of a name that are kept.
@@ -51,6 +52,28 @@ impl fmt::Display for Peer {
             Self::Certified { ip, name } => write!(f, "{name} at {}", ip.to_canonical()),
             Self::Unix(Some(user)) => write!(f, "user {user}"),
             Self::Unix(None) => f.write_str("unix"),
+        }
+    }
+}
+
+/// Where a connection came to: this node, as the conventions name it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Here {
+    /// The machine's name, or the path of the socket.
+    pub(super) host: Arc<str>,
+    /// None of a socket.
+    pub(super) port: Option<u16>,
+}
+
+impl Here {
+    /// At this address.
+    pub(super) fn at(address: &Address) -> Self {
+        match address {
+            Address::Tcp(address) => {
+                let host = rustix::system::uname().nodename().to_string_lossy().into();
+                Self { host, port: Some(address.port()) }
+            }
+            Address::Unix(path) => Self { host: path.to_string_lossy().into(), port: None },
         }
     }
 }

@@ -25,12 +25,15 @@ use tower::ServiceExt as _;
 use tracing::{debug, info, warn};
 
 use super::listener::{Listener, Stream};
-use super::peer::Peer;
+use super::measured::{Measure, Methods};
+use super::peer::{Here, Peer};
 use super::tls::{Encrypted, Tls};
 use super::{health, inference, models, trust};
 use crate::config::Limits;
 use crate::deployment::Models;
 use crate::node::{Node, Phase};
+use crate::operate::Operations;
+use crate::telemetry::Telemetry;
 
 /// A connection that is silent this long is asked for a sign of life,
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(20);
@@ -72,6 +75,8 @@ pub struct Server {
 /// What all connections share.
 struct Shared {
     routes: Routes,
+    methods: Methods,
+    telemetry: Arc<Telemetry>,
     tls: Option<Tls>,
     places: Places,
     tasks: TaskTracker,
@@ -101,15 +106,18 @@ impl Server {
         listeners: Vec<Listener>,
         limits: &Limits,
         models: Option<Models>,
+        operations: Operations,
         tls: Option<Tls>,
     ) -> io::Result<Self> {
         let mut routes = Routes::builder();
         routes.add_service(inference::service(node, limits));
         routes.add_service(trust::service(node, models.as_ref()));
+        let store = models.as_ref().map(|models| Arc::clone(&models.store));
+        routes.add_service(super::node::service(node, store, operations));
         routes.add_service(models::service(node, models));
         let server = Self {
             node: Arc::clone(node),
-            health: health::add(&mut routes, &node.phase()).await,
+            health: health::add(&mut routes, node).await,
             tasks: TaskTracker::new(),
             drain: CancellationToken::new(),
             end: CancellationToken::new(),
@@ -117,6 +125,8 @@ impl Server {
         health::add_reflection(&mut routes).map_err(io::Error::other)?;
         let shared = Arc::new(Shared {
             routes: routes.routes().prepare(),
+            methods: Methods::of(&[recurve_proto::DESCRIPTORS, tonic_health::pb::FILE_DESCRIPTOR_SET]),
+            telemetry: Arc::clone(node.telemetry()),
             tls,
             places: Places::new(limits.connections),
             tasks: server.tasks.clone(),
@@ -129,14 +139,15 @@ impl Server {
                 shared.drain.run_until_cancelled(accept(&listener, &shared)).await;
             });
         }
+        server.tasks.spawn(follow_drain(Arc::clone(node), server.health.clone(), server.drain.clone()));
         server.tasks.close();
         Ok(server)
     }
 
     /// The node moves on to another phase; when this returns, its health says so.
     pub async fn enter(&self, phase: Phase) {
-        self.node.enter(phase.clone());
-        health::tell(&self.health, &phase).await;
+        self.node.enter(phase);
+        health::tell(&self.health, &self.node).await;
     }
 
     /// Takes no new connections, and tells the clients of open ones to go elsewhere with their next call.
@@ -157,7 +168,19 @@ impl Server {
     }
 }
 
+/// The node's health says at once when it is drained.
+async fn follow_drain(node: Arc<Node>, health: HealthReporter, ended: CancellationToken) {
+    let mut drains = node.drains();
+    let follow = async {
+        while drains.changed().await.is_ok() {
+            health::tell(&health, &node).await;
+        }
+    };
+    ended.run_until_cancelled(follow).await;
+}
+
 async fn accept(listener: &Listener, shared: &Arc<Shared>) {
+    let here = Here::at(listener.local());
     loop {
         let (stream, peer) = match listener.accept().await {
             Ok(accepted) => accepted,
@@ -174,7 +197,7 @@ async fn accept(listener: &Listener, shared: &Arc<Shared>) {
             shared.places.tell_of(&peer);
             continue;
         };
-        let shared = Arc::clone(shared);
+        let (shared, here) = (Arc::clone(shared), here.clone());
         shared.tasks.clone().spawn(async move {
             match (stream, peer) {
                 (Stream::Tcp(stream), Peer::Tcp(ip)) if shared.tls.is_some() => {
@@ -185,16 +208,16 @@ async fn accept(listener: &Listener, shared: &Arc<Shared>) {
                         return;
                     };
                     let (read, write) = split(stream);
-                    begin(read, write, peer, &shared).await;
+                    begin(read, write, (peer, here), &shared).await;
                 }
                 (Stream::Tcp(stream), peer) => {
                     let (read, write) = stream.into_split();
-                    begin(read, write, peer, &shared).await;
+                    begin(read, write, (peer, here), &shared).await;
                     drop(place);
                 }
                 (Stream::Unix(stream), peer) => {
                     let (read, write) = stream.into_split();
-                    begin(read, write, peer, &shared).await;
+                    begin(read, write, (peer, here), &shared).await;
                     drop(place);
                 }
             }
@@ -253,26 +276,34 @@ async fn handshake(stream: TcpStream, ip: IpAddr, shared: &Shared) -> Option<(En
 async fn begin(
     mut read: impl AsyncRead + Unpin + Send + 'static,
     write: impl AsyncWrite + Unpin + Send + 'static,
-    peer: Peer,
-    shared: &Shared,
+    ends: (Peer, Here),
+    shared: &Arc<Shared>,
 ) {
     let mut preface = [0; PREFACE.len()];
     let came = shared.drain.run_until_cancelled(timeout(PREFACE_TIME, read.read_exact(&mut preface))).await;
     match came {
         Some(Ok(Ok(_))) if preface == PREFACE => {
-            serve(join(Cursor::new(preface).chain(read), write), peer, shared).await;
+            serve(join(Cursor::new(preface).chain(read), write), ends, shared).await;
         }
-        Some(_) => debug!(%peer, "connection closed: it did not begin as HTTP/2 does, or not in time"),
+        Some(_) => debug!(peer = %ends.0, "connection closed: it did not begin as HTTP/2 does, or not in time"),
         None => {}
     }
 }
 
 /// Serves one connection until either end closes it.
-async fn serve(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, peer: Peer, shared: &Shared) {
+async fn serve(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    (peer, here): (Peer, Here),
+    shared: &Arc<Shared>,
+) {
     let caller = peer.clone();
-    let service = shared.routes.clone().map_request(move |mut request: http::Request<Incoming>| {
+    let (routes, measured) = (shared.routes.clone(), Arc::clone(shared));
+    let service = tower::service_fn(move |mut request: http::Request<Incoming>| {
+        let measure = Measure::begin(&measured.telemetry, &measured.methods, request.uri().path());
         request.extensions_mut().insert(caller.clone());
-        request.map(tonic::body::Body::new)
+        request.extensions_mut().insert(here.clone());
+        let answer = routes.clone().oneshot(request.map(tonic::body::Body::new));
+        async move { answer.await.map(|response| measure.answer(response)) }
     });
     let connection = http2::Builder::new(TokioExecutor::new())
         .timer(TokioTimer::new())

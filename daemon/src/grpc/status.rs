@@ -23,6 +23,29 @@ const LOADING_RETRY: Duration = Duration::from_secs(1);
 /// When to ask again while many long texts wait: one takes some tenths of a second.
 const BUSY_RETRY: Duration = Duration::from_secs(1);
 
+/// The name of a status, as the conventions have it.
+pub(super) fn code_name(code: Code) -> &'static str {
+    match code {
+        Code::Ok => "OK",
+        Code::Cancelled => "CANCELLED",
+        Code::Unknown => "UNKNOWN",
+        Code::InvalidArgument => "INVALID_ARGUMENT",
+        Code::DeadlineExceeded => "DEADLINE_EXCEEDED",
+        Code::NotFound => "NOT_FOUND",
+        Code::AlreadyExists => "ALREADY_EXISTS",
+        Code::PermissionDenied => "PERMISSION_DENIED",
+        Code::ResourceExhausted => "RESOURCE_EXHAUSTED",
+        Code::FailedPrecondition => "FAILED_PRECONDITION",
+        Code::Aborted => "ABORTED",
+        Code::OutOfRange => "OUT_OF_RANGE",
+        Code::Unimplemented => "UNIMPLEMENTED",
+        Code::Internal => "INTERNAL",
+        Code::Unavailable => "UNAVAILABLE",
+        Code::DataLoss => "DATA_LOSS",
+        Code::Unauthenticated => "UNAUTHENTICATED",
+    }
+}
+
 /// Why a call failed.
 #[derive(Debug)]
 pub(super) enum CallError {
@@ -42,6 +65,8 @@ pub(super) enum CallError {
     Loading,
     /// The node stops.
     Stopping,
+    /// An operator told the node to take no new requests.
+    Draining,
     /// There is no model.
     NoModel,
     /// One model takes another's place, and as many requests wait for it as may.
@@ -67,6 +92,15 @@ pub(super) enum CallError {
     Pull(Arc<PullError>),
     /// The pull ended without a word.
     PullLost,
+    /// A setting cannot be changed so.
+    Setting {
+        /// Which.
+        key: String,
+        /// Why.
+        words: String,
+    },
+    /// The history cannot be read.
+    History(String),
     /// Something is not believed.
     Trust(TrustError),
 }
@@ -99,6 +133,9 @@ impl CallError {
             }
             Self::Timeout(words) => {
                 details.add_bad_request_violation(super::deadline::HEADER, words);
+            }
+            Self::Setting { key, words } => {
+                details.add_bad_request_violation(key, words);
             }
             Self::Field { field, words } => {
                 details.add_bad_request_violation(*field, words);
@@ -156,6 +193,13 @@ impl CallError {
             Self::Refused(Refusal::ShuttingDown) | Self::Failed(Failure::Shutdown) | Self::Stopping => {
                 (Code::Unavailable, reason::SHUTTING_DOWN, STOPPING.into())
             }
+            Self::Draining => (
+                Code::Unavailable,
+                reason::DRAINING,
+                "this node takes no new requests, as an operator said (`agent-cli node drain`): ask another, or have it resume \
+                 with `agent-cli node resume`"
+                    .into(),
+            ),
             Self::Failed(failure @ Failure::Stalled { .. }) => (Code::Aborted, reason::NOT_READ, failure.to_string()),
             Self::Failed(failure @ Failure::Engine(_)) => (Code::Internal, reason::ENGINE_FAILED, failure.to_string()),
             Self::Failed(failure @ Failure::NotFinite { .. }) => {
@@ -197,6 +241,8 @@ impl CallError {
             Self::Field { field, words } => {
                 (Code::InvalidArgument, reason::INVALID_REQUEST, format!("{field}: {words}"))
             }
+            Self::Setting { key, words } => (Code::InvalidArgument, reason::INVALID_REQUEST, format!("{key} {words}")),
+            Self::History(words) => (Code::Internal, reason::HISTORY_FAILED, words.clone()),
             Self::NoHeader => (
                 Code::InvalidArgument,
                 reason::INVALID_REQUEST,

@@ -74,6 +74,17 @@ impl Audit {
         self.last
     }
 
+    /// The lines after this one that are kept.
+    pub(super) fn after(&self, number: u64) -> Result<Vec<Line>, StoreError> {
+        let mut lines = Vec::new();
+        for path in [full(&self.path), self.path.clone()] {
+            let bytes = disk::read_if_there(&path)?.unwrap_or_default();
+            let read = bytes.split(|&byte| byte == b'\n').filter_map(|line| serde_json::from_slice::<Line>(line).ok());
+            lines.extend(read.filter(|line| line.number > number));
+        }
+        Ok(lines)
+    }
+
     /// Adds a line, if it is not there.
     pub(super) fn write(&mut self, line: &Line) -> Result<(), StoreError> {
         if line.number <= self.last {

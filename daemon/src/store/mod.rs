@@ -33,7 +33,8 @@ use tokio::sync::watch;
 use tracing::warn;
 
 use audit::Audit;
-pub use audit::Line;
+pub use audit::Line as AuditLine;
+use audit::Line;
 pub use error::StoreError;
 pub use plan::{Missing, Plan};
 pub use pull::{PullError, PullOrder, Pulling, Pulls};
@@ -109,6 +110,14 @@ impl Store {
     /// Changes with every change of the record.
     pub fn changes(&self) -> watch::Receiver<u64> {
         self.changes.subscribe()
+    }
+
+    /// The lines of the audit after this one that are kept.
+    ///
+    /// # Errors
+    /// They cannot be read.
+    pub fn audit_after(&self, number: u64) -> Result<Vec<Line>, StoreError> {
+        self.lock().audit.after(number)
     }
 
     /// The models, in the order of their digests.

@@ -1,6 +1,5 @@
-//! The operating system around the daemon: exit codes, log and signals.
+//! The operating system around the daemon: exit codes, memory and signals.
 
 pub mod exit;
-pub mod logging;
 pub mod memory;
 pub mod signals;

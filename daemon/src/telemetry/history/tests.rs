@@ -1,0 +1,186 @@
+use std::collections::BTreeMap;
+
+use recurve_proto::v1::{Gauge, NodeEvent, Series, series::Value};
+use tempfile::TempDir;
+
+use super::*;
+
+const DAY: u64 = 24 * 60 * 60;
+
+fn limits() -> Limits {
+    Limits { bytes: 50_000_000, minutes: Duration::from_secs(14 * DAY), hours: Duration::from_secs(400 * DAY) }
+}
+
+/// A minute that begins so many seconds after 1970, with so many tokens.
+fn minute(begin: u64, tokens: f64) -> Content {
+    let series =
+        |metric: &str, value| Series { metric: metric.to_owned(), attributes: BTreeMap::new(), value: Some(value) };
+    Content::Sample(Sample {
+        begin: Some(prost_types::Timestamp { seconds: begin.cast_signed(), nanos: 0 }),
+        length: Some(prost_types::Duration { seconds: 60, nanos: 0 }),
+        series: vec![
+            series("recurve.tokens", Value::Counter(tokens)),
+            series("process.uptime", Value::Gauge(Gauge { last: 1.0, ..Gauge::default() })),
+        ],
+        ..Sample::default()
+    })
+}
+
+fn event(kind: &str, at: u64) -> Content {
+    Content::Event(NodeEvent {
+        at: Some(prost_types::Timestamp { seconds: at.cast_signed(), nanos: 0 }),
+        kind: kind.to_owned(),
+        ..NodeEvent::default()
+    })
+}
+
+fn all(history: &History) -> Vec<TelemetryRecord> {
+    let (mut found, mut after) = (Vec::new(), 0);
+    while let Some((records, upto)) = history.read(after, None, 7).unwrap() {
+        found.extend(records);
+        after = upto;
+    }
+    found
+}
+
+fn tokens(record: &TelemetryRecord) -> Option<f64> {
+    let Some(Content::Sample(sample)) = &record.content else { return None };
+    sample.series.iter().find_map(|series| match series.value {
+        Some(Value::Counter(tokens)) => Some(tokens),
+        _ => None,
+    })
+}
+
+fn open(dir: &TempDir) -> Opened {
+    History::open(Some(dir.path()), limits()).unwrap()
+}
+
+#[test]
+fn records_come_back_in_order_and_from_a_cursor() {
+    let dir = tempfile::tempdir().unwrap();
+    let history = open(&dir).history;
+    for n in 0..20_u32 {
+        assert_eq!(history.append(&minute(u64::from(n) * 60, n.into())).unwrap(), u64::from(n) + 1);
+    }
+    let found = all(&history);
+    assert_eq!(found.iter().map(|record| record.sequence).collect::<Vec<_>>(), (1..=20).collect::<Vec<_>>());
+    assert!(found.iter().all(|record| record.first == record.sequence));
+    let (later, upto) = history.read(15, None, 100).unwrap().unwrap();
+    assert_eq!((later.len(), upto), (5, 20));
+    assert_eq!(history.read(20, None, 100).unwrap().map(|(records, _)| records.len()), None);
+    // Of those that end after a time.
+    let since = UNIX_EPOCH + Duration::from_secs(10 * 60);
+    assert_eq!(history.read(0, Some(since), 100).unwrap().unwrap().0.len(), 10);
+}
+
+#[test]
+fn what_was_appended_is_there_after_the_process_is_gone_without_a_word() {
+    let dir = tempfile::tempdir().unwrap();
+    let first = open(&dir).history;
+    first.append(&minute(0, 1.0)).unwrap();
+    first.append(&event("daemon.started", 1)).unwrap();
+    // What a power cut leaves: the files as they are now, the log of the database included.
+    let copy = tempfile::tempdir().unwrap();
+    for file in std::fs::read_dir(dir.path()).unwrap().map(Result::unwrap) {
+        std::fs::copy(file.path(), copy.path().join(file.file_name())).unwrap();
+    }
+    let again = open(&copy);
+    assert!(again.damaged.is_none());
+    assert_eq!(again.history.store(), first.store());
+    assert_eq!(all(&again.history).len(), 2);
+    assert_eq!(again.history.last_event().unwrap().unwrap().kind, "daemon.started");
+    // Numbers go on.
+    assert_eq!(again.history.append(&minute(60, 1.0)).unwrap(), 3);
+}
+
+#[test]
+fn a_damaged_file_is_put_aside_and_a_new_history_begins() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = {
+        let history = open(&dir).history;
+        for n in 0..500 {
+            history.append(&minute(n * 60, 1.0)).unwrap();
+        }
+        history.store()
+    };
+    let path = dir.path().join("history.db");
+    let mut bytes = std::fs::read(&path).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle..middle + 8192].fill(0xA5);
+    std::fs::write(&path, bytes).unwrap();
+    let opened = open(&dir);
+    assert!(opened.damaged.unwrap().exists());
+    assert_ne!(opened.history.store(), store);
+    assert!(all(&opened.history).is_empty());
+    drop(opened.history);
+    std::fs::write(&path, "this is no database at all, and long enough to be taken for one".repeat(99)).unwrap();
+    assert!(open(&dir).damaged.is_some());
+}
+
+#[test]
+fn another_daemon_and_a_newer_one_are_told_apart() {
+    let dir = tempfile::tempdir().unwrap();
+    let held = open(&dir);
+    let refused = History::open(Some(dir.path()), limits()).unwrap_err().to_string();
+    assert!(refused.contains("locked"), "{refused}");
+    held.history.lock().pragma_update(None, "user_version", 9).unwrap();
+    drop(held);
+    let newer = History::open(Some(dir.path()), limits()).unwrap_err();
+    assert!(matches!(newer, HistoryError::Newer { found: 9, .. }), "{newer}");
+}
+
+#[test]
+fn old_minutes_become_hours_and_old_hours_go() {
+    let dir = tempfile::tempdir().unwrap();
+    let history = open(&dir).history;
+    let begin = 1000 * DAY;
+    for n in 0..180 {
+        history.append(&minute(begin + n * 60, 1.0)).unwrap();
+        if n == 30 {
+            history.append(&event("hw.alarm", begin + n * 60)).unwrap();
+        }
+    }
+    // 14 days and 2 hours and a half later: two hours are old enough.
+    let now = UNIX_EPOCH + Duration::from_secs(begin + 14 * DAY + 9000);
+    history.compact(now).unwrap();
+    let found = all(&history);
+    let hours: Vec<_> = found.iter().filter(|record| record.first < record.sequence).collect();
+    assert_eq!(hours.iter().map(|hour| (hour.first, hour.sequence)).collect::<Vec<_>>(), [(1, 61), (62, 121)]);
+    assert_eq!(hours.iter().filter_map(|hour| tokens(hour)).collect::<Vec<_>>(), [60.0, 60.0]);
+    assert_eq!(found.iter().filter_map(tokens).sum::<f64>(), 180.0, "nothing is counted twice or lost");
+    assert_eq!(found.len(), 2 + 60 + 1, "the event stays");
+    // A reader in the middle of an hour is given the hour, with what it stands for.
+    let (rest, _) = history.read(40, None, 1).unwrap().unwrap();
+    assert_eq!((rest[0].first, rest[0].sequence), (1, 61));
+    history.compact(now).unwrap();
+    assert_eq!(all(&history).len(), found.len(), "once is enough");
+    history.compact(now + Duration::from_secs(400 * DAY)).unwrap();
+    assert!(all(&history).is_empty());
+}
+
+#[test]
+fn the_oldest_goes_when_the_bytes_are_full() {
+    let dir = tempfile::tempdir().unwrap();
+    let small = Limits { bytes: 4 << 20, ..limits() };
+    let history = History::open(Some(dir.path()), small).unwrap().history;
+    let mut noise = 1_u64;
+    let blob: Vec<String> = (0..4000)
+        .map(|_| {
+            let mut text = String::new();
+            for _ in 0..128 {
+                noise = noise.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+                text.push_str(&format!("{:016x}", noise));
+            }
+            text
+        })
+        .collect();
+    for (n, text) in blob.into_iter().enumerate() {
+        let at = prost_types::Timestamp { seconds: i64::try_from(n).unwrap(), nanos: 0 };
+        history.append(&Content::Event(NodeEvent { at: Some(at), message: text, ..NodeEvent::default() })).unwrap();
+    }
+    let found = all(&history);
+    assert_eq!(found.last().unwrap().sequence, 4000, "the newest is there");
+    assert!(found[0].sequence > 1 && found.len() > 500, "{} from {}", found.len(), found[0].sequence);
+    let bytes: u64 = std::fs::read_dir(dir.path()).unwrap().map(|file| file.unwrap().metadata().unwrap().len()).sum();
+    assert!(bytes <= 4 << 20, "{bytes}");
+}

@@ -1,0 +1,219 @@
+//! Reads everything in turn, and gives it to the history and to whom it is exported.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use recurve_proto::v1::telemetry_record::Content;
+use recurve_proto::v1::{NodeEvent, Sample};
+use recurve_telemetry::builder::Builder;
+use recurve_telemetry::event;
+use recurve_telemetry::wire::trace::v1::ResourceSpans;
+use tokio::sync::mpsc;
+use tokio::task::spawn_blocking;
+use tokio::time::{MissedTickBehavior, interval};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
+use tracing::{error, info, warn};
+
+use super::export::Export;
+use super::{Telemetry, life};
+use crate::config::Collector;
+
+/// How often gauges are read: their least and greatest value in a record are of these.
+const READ: Duration = Duration::from_secs(10);
+/// How often old records are put together.
+const COMPACT: Duration = Duration::from_secs(15 * 60);
+/// Records that are held while the disk does not take them.
+const MOST_PENDING: usize = 1024;
+/// By how much the wall clock may go wrong unnoticed.
+const JUMP: f64 = 1.0;
+
+/// What goes to a collector, and how.
+#[derive(Debug)]
+pub(super) struct Sending {
+    pub(super) export: Arc<Export>,
+    pub(super) collector: Collector,
+    pub(super) spans: mpsc::Receiver<ResourceSpans>,
+}
+
+/// Looks after telemetry as long as the daemon runs.
+#[derive(Debug)]
+pub struct Keeper {
+    telemetry: Arc<Telemetry>,
+    inbox: mpsc::Receiver<NodeEvent>,
+    sending: Option<Sending>,
+    export: Option<Arc<Export>>,
+    builder: Builder,
+    begun: (SystemTime, Duration),
+    /// What the disk did not take yet.
+    pending: VecDeque<Content>,
+    /// The disk refuses, and it was said.
+    told: bool,
+    alarms: Vec<&'static str>,
+}
+
+impl Keeper {
+    pub(super) fn new(telemetry: Arc<Telemetry>, inbox: mpsc::Receiver<NodeEvent>, sending: Option<Sending>) -> Self {
+        Self {
+            telemetry,
+            inbox,
+            export: sending.as_ref().map(|sending| Arc::clone(&sending.export)),
+            sending,
+            builder: Builder::default(),
+            begun: (SystemTime::now(), life::since_boot()),
+            pending: VecDeque::new(),
+            told: false,
+            alarms: Vec::new(),
+        }
+    }
+
+    /// Runs until the daemon has stopped; then the last of it is written, and the history closed.
+    pub async fn run(mut self, stopped: CancellationToken) {
+        let sent = CancellationToken::new();
+        let sending = self.sending.take().map(|Sending { export, collector, spans }| {
+            let spans = AbortOnDropHandle::new(tokio::spawn(Arc::clone(&export).take_spans(spans)));
+            (spans, AbortOnDropHandle::new(tokio::spawn(export.send(collector, sent.clone()))))
+        });
+        let mut interval = self.telemetry.interval.subscribe();
+        let every = *interval.borrow_and_update();
+        let (mut reads, mut records, mut compactions) = (ticks(READ.min(every)), ticks(every), ticks(COMPACT));
+        // The first tick of each comes at once.
+        records.tick().await;
+        loop {
+            tokio::select! {
+                biased;
+                () = stopped.cancelled() => break,
+                Some(event) = self.inbox.recv() => self.keep(Content::Event(event)).await,
+                _ = records.tick() => {
+                    self.read(true).await;
+                    self.record().await;
+                }
+                _ = reads.tick() => self.read(false).await,
+                Ok(()) = interval.changed() => {
+                    let every = *interval.borrow_and_update();
+                    (reads, records) = (ticks(READ.min(every)), ticks(every));
+                }
+                _ = compactions.tick() => self.compact().await,
+            }
+        }
+        self.read(true).await;
+        self.record().await;
+        self.telemetry.event(event::STOPPED, "the daemon stopped".to_owned(), BTreeMap::new());
+        while let Ok(event) = self.inbox.try_recv() {
+            self.keep(Content::Event(event)).await;
+        }
+        let history = Arc::clone(self.telemetry.history());
+        if let Ok(Err(error)) = spawn_blocking(move || history.close()).await {
+            warn!(%error, "the history cannot be closed in order");
+        }
+        sent.cancel();
+        if let Some((_spans, sending)) = sending {
+            let _ = sending.await;
+        }
+    }
+
+    /// Reads everything: gauges have been through these values. `send`: the collector is given them.
+    async fn read(&mut self, send: bool) {
+        let (telemetry, export) = (Arc::clone(&self.telemetry), self.export.clone().filter(|_| send));
+        let mut builder = std::mem::take(&mut self.builder);
+        let read = spawn_blocking(move || {
+            let readings = telemetry.read();
+            builder.observe(&readings);
+            if let Some(export) = export {
+                export.metrics(readings);
+            }
+            builder
+        });
+        match read.await {
+            Ok(builder) => self.builder = builder,
+            Err(_) => error!("reading the metrics panicked: a record lacks them"),
+        }
+        self.tell_of_alarms();
+    }
+
+    fn tell_of_alarms(&mut self) {
+        let now = self.telemetry.observed().hardware_alarms();
+        for alarm in now.iter().filter(|alarm| !self.alarms.contains(alarm)) {
+            warn!(event = event::HW_ALARM.name, alarm, "the hardware complains");
+        }
+        for alarm in self.alarms.iter().filter(|alarm| !now.contains(alarm)) {
+            info!(event = event::HW_CLEARED.name, alarm, "the hardware no longer complains");
+        }
+        self.alarms = now;
+    }
+
+    /// The sample ends here, and the next one begins.
+    async fn record(&mut self) {
+        let (now, since_boot) = (SystemTime::now(), life::since_boot());
+        let (begun, began) = std::mem::replace(&mut self.begun, (now, since_boot));
+        let length = since_boot.saturating_sub(began);
+        Self::tell_of_jump(begun, now, length);
+        let sample = Sample {
+            // By the clock as it is now, so that samples follow one another where it was set in between.
+            begin: now.checked_sub(length).map(Into::into),
+            length: length.try_into().ok(),
+            life: Some(self.telemetry.life.now()),
+            series: self.builder.finish(),
+        };
+        self.keep(Content::Sample(sample)).await;
+    }
+
+    fn tell_of_jump(begun: SystemTime, now: SystemTime, length: Duration) {
+        let passed = match now.duration_since(begun) {
+            Ok(passed) => passed.as_secs_f64(),
+            Err(back) => -back.duration().as_secs_f64(),
+        };
+        let jump = passed - length.as_secs_f64();
+        if jump.abs() > JUMP {
+            let seconds = format!("{jump:.1}");
+            info!(event = event::CLOCK_SET.name, seconds, "the clock was set");
+        }
+    }
+
+    /// Puts it into the history, with what was refused before.
+    async fn keep(&mut self, content: Content) {
+        self.pending.push_back(content);
+        if self.pending.len() > MOST_PENDING {
+            self.pending.pop_front();
+            warn!("a record of the history is lost: the disk has refused records for long");
+        }
+        let (history, mut pending) = (Arc::clone(self.telemetry.history()), std::mem::take(&mut self.pending));
+        let written = spawn_blocking(move || {
+            while let Some(content) = pending.front() {
+                if let Err(error) = history.append(content) {
+                    return (pending, Err(error));
+                }
+                pending.pop_front();
+            }
+            (pending, Ok(()))
+        });
+        match written.await {
+            Ok((_, Ok(()))) => {
+                if std::mem::take(&mut self.told) {
+                    info!("the history is written again");
+                }
+            }
+            Ok((pending, Err(error))) => {
+                self.pending = pending;
+                if !std::mem::replace(&mut self.told, true) {
+                    error!(%error, "the history cannot be written: records are held in memory until it can");
+                }
+            }
+            Err(_) => error!("writing the history panicked: a record is lost"),
+        }
+    }
+
+    async fn compact(&self) {
+        let history = Arc::clone(self.telemetry.history());
+        if let Ok(Err(error)) = spawn_blocking(move || history.compact(SystemTime::now())).await {
+            warn!(%error, "old records of the history cannot be put together");
+        }
+    }
+}
+
+fn ticks(every: Duration) -> tokio::time::Interval {
+    let mut ticks = interval(every);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    ticks
+}
