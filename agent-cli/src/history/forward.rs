@@ -178,3 +178,48 @@ impl Store {
         Ok(samples)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::history::made::{self, answer, hour, minute};
+    use recurve_proto::v1::telemetry_record::Content;
+
+    #[test]
+    fn samples_come_back_as_the_device_sent_them() {
+        let (_folder, mut store) = made::store();
+        let records = [minute(1), minute(2), hour(3, 70)];
+        store.keep("gw-1", "a", 0, &answer("a", &records)).unwrap();
+        let kept = store.histories().unwrap().remove(0);
+        let samples = store.samples(&kept, 1).unwrap();
+        assert_eq!(
+            samples.iter().map(|numbered| (numbered.first, numbered.sequence)).collect::<Vec<_>>(),
+            [(2, 2), (3, 70)]
+        );
+        for (numbered, record) in samples.iter().zip(&records[1..]) {
+            let Some(Content::Sample(sent)) = &record.content else { panic!() };
+            let sorted = |sample: &Sample| {
+                let mut series = sample.series.clone();
+                series.sort_by(|a, b| (&a.metric, &a.attributes).cmp(&(&b.metric, &b.attributes)));
+                (sample.begin, sample.length, series)
+            };
+            assert_eq!(sorted(&numbered.sample), sorted(sent));
+        }
+        let metrics = of_device(&samples[0].sample, &kept);
+        let names: Vec<_> = metrics.resource.unwrap().attributes.into_iter().map(|attribute| attribute.key).collect();
+        assert_eq!(names, ["host.name", "service.instance.id", "service.name"]);
+    }
+
+    #[test]
+    fn each_endpoint_stands_where_it_is() {
+        let (_folder, mut store) = made::store();
+        store.keep("gw-1", "a", 0, &answer("a", &[minute(1)])).unwrap();
+        let id = store.histories().unwrap()[0].id;
+        store.took("http://a:4317", id, 7).unwrap();
+        store.took("http://a:4317", id, 5).unwrap();
+        assert_eq!(
+            (store.forwarded("http://a:4317", id).unwrap(), store.forwarded("http://b:4317", id).unwrap()),
+            (7, 0)
+        );
+    }
+}

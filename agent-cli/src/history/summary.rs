@@ -149,3 +149,80 @@ impl Store {
         Ok(found)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use recurve_proto::v1::series::Value;
+
+    use super::*;
+    use crate::history::made::{self, answer, gauge, histogram_of, minute_of, series};
+
+    fn rank(values: &mut [f64], q: f64) -> f64 {
+        values.sort_by(f64::total_cmp);
+        values[((q * values.len() as f64).ceil() as usize).max(1) - 1]
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(24))]
+        #[test]
+        fn percentiles_of_a_fleet_are_those_of_all_its_requests(
+            devices in prop::collection::vec(prop::collection::vec(prop::collection::vec(0.0_f64..400.0, 0..6), 1..5), 1..4),
+            q in prop::sample::select(vec![0.5, 0.95, 0.99]),
+        ) {
+            let (_folder, mut store) = made::store();
+            let mut all = Vec::new();
+            for (place, minutes) in devices.iter().enumerate() {
+                let of = format!("store-{place}");
+                let records: Vec<_> = (1..).zip(minutes).map(|(sequence, values)| {
+                    all.extend_from_slice(values);
+                    let histogram = Value::Histogram(histogram_of(name::TIME_TO_FIRST_TOKEN, values));
+                    minute_of(sequence, vec![series(name::TIME_TO_FIRST_TOKEN, &[], histogram)])
+                }).collect();
+                store.keep(&of, &of, 0, &answer(&of, &records)).unwrap();
+            }
+            let mut fleet = Summary::default();
+            for kept in store.histories().unwrap() {
+                fleet.add(&store.summary(kept.id, 0).unwrap());
+            }
+            let bounds = store.latency_bounds().unwrap().first_token;
+            match quantile(&fleet.first_token, &bounds, q) {
+                None => prop_assert!(all.is_empty()),
+                Some(found) => {
+                    let real = rank(&mut all, q);
+                    prop_assert!(found.between.0 <= real && real <= found.between.1, "{} {:?}", real, found);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_window_is_what_ended_in_it() {
+        let (_folder, mut store) = made::store();
+        let histogram = |values: &[f64]| Value::Histogram(histogram_of(name::REQUEST_DURATION, values));
+        let minute = |sequence: u64, celsius: f32, model: &str| {
+            minute_of(
+                sequence,
+                vec![
+                    series(name::REQUEST_DURATION, &[], histogram(&[1.0, 2.0, 3.0])),
+                    series(name::REQUEST_DURATION, &[("error.type", "INTERNAL")], histogram(&[1.0])),
+                    series(name::TOKENS, &[("gen_ai.token.type", "output")], Value::Counter(60.0)),
+                    series(name::TOKENS, &[("gen_ai.token.type", "input")], Value::Counter(7.0)),
+                    series(name::TEMPERATURE, &[("hw.id", "a")], gauge(celsius)),
+                    series(name::HW_ALARM, &[("recurve.alarm", "throttled")], gauge(0.5)),
+                    series(name::HW_ALARM, &[("recurve.alarm", "under-voltage")], gauge(1.0)),
+                    series(name::MODEL, &[("gen_ai.request.model", model)], gauge(1.0)),
+                ],
+            )
+        };
+        let records = [minute(1, 90.0, "old"), minute(2, 60.0, "old"), minute(3, 70.0, "new")];
+        store.keep("gw-1", "a", 0, &answer("a", &records)).unwrap();
+        let id = store.histories().unwrap()[0].id;
+        let found = store.summary(id, made::BEGIN + 60 * crate::history::SECOND).unwrap();
+        assert_eq!((found.requests, found.errors, found.error_percent()), (8, 2, Some(25.0)));
+        assert_eq!((found.tokens_in, found.tokens_per_second, found.seconds), (14.0, Some(1.0), 120.0));
+        assert_eq!((found.hottest, found.throttled), (Some(70.0), Some(60.0)));
+        assert_eq!(found.model, Some(("new".to_owned(), String::new())));
+        assert_eq!(store.summary(id, i64::MAX).unwrap(), Summary::default());
+    }
+}

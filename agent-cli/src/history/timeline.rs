@@ -91,12 +91,13 @@ pub(crate) struct Lines {
     pub(crate) alarm: Line,
     /// Models, in order.
     pub(crate) models: Vec<Served>,
-    latency: Latency,
+    /// The latencies' histograms.
+    pub(crate) latency: Latency,
 }
 
 /// Latencies in each step.
 #[derive(Debug, Clone, Default, PartialEq)]
-struct Latency {
+pub(crate) struct Latency {
     first_token: BTreeMap<usize, Histogram>,
     per_token: BTreeMap<usize, Histogram>,
 }
@@ -146,6 +147,20 @@ impl Lines {
                 histogram::add(to.entry(*step).or_default(), values);
             }
         }
+    }
+
+    /// Models, and latencies of so many steps together.
+    pub(crate) fn together(&self, steps: usize) -> Self {
+        let joined = |of: &BTreeMap<usize, Histogram>| {
+            let mut joined: BTreeMap<usize, Histogram> = BTreeMap::new();
+            for (step, values) in of {
+                histogram::add(joined.entry(step / steps.max(1)).or_default(), values);
+            }
+            joined
+        };
+        let latency =
+            Latency { first_token: joined(&self.latency.first_token), per_token: joined(&self.latency.per_token) };
+        Self { models: self.models.clone(), latency, ..Self::default() }
     }
 
     /// The percentiles of all values in each step.
@@ -268,5 +283,44 @@ impl Store {
         served.sort_by_key(|served| served.begin);
         lines.models = served;
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::history::made::{self, BEGIN, TOKENS, answer, hour, minute};
+
+    #[test]
+    fn steps_suit_the_window() {
+        for (minutes, step) in [(10, MINUTE), (360, MINUTE), (361, 5 * MINUTE), (5760, 5 * MINUTE), (5761, HOUR)] {
+            let steps = Steps::of(BEGIN, BEGIN + minutes * MINUTE);
+            assert_eq!(steps.step, step, "{minutes}");
+            assert!(steps.end() >= BEGIN + minutes * MINUTE && steps.end() < BEGIN + minutes * MINUTE + step);
+        }
+        assert_eq!(Steps::of(BEGIN, BEGIN).count, 1);
+    }
+
+    #[test]
+    fn an_hour_is_spread_over_its_minutes_and_gaps_stay_gaps() {
+        let (_folder, mut store) = made::store();
+        // Minutes 1 to 60 as an hour, 61 and 62 as they are, 63 is missing.
+        store.keep("gw", "a", 0, &answer("a", &[hour(1, 60), minute(61), minute(62), minute(64)])).unwrap();
+        let steps = Steps::of(BEGIN, BEGIN + 65 * MINUTE);
+        let lines = store.lines(store.histories().unwrap()[0].id, &steps).unwrap();
+        for (step, tokens) in lines.tokens.iter().enumerate() {
+            match (step, tokens) {
+                (62 | 64, value) => assert_eq!(*value, None, "{step}"),
+                (_, value) => assert!((value.unwrap() - TOKENS / 60.0).abs() < 1e-9, "{step} {value:?}"),
+            }
+        }
+        assert_eq!(lines.temperature[0], Some(45.3));
+        let mut fleet = Lines::default();
+        fleet.add(&lines);
+        fleet.add(&lines);
+        assert!((fleet.tokens[3].unwrap() - 2.0 * TOKENS / 60.0).abs() < 1e-9);
+        let bounds = store.latency_bounds().unwrap();
+        let median = fleet.percentiles(&steps, &bounds).first_token[0][61].unwrap();
+        assert!((0.25..=0.5).contains(&median), "{median}");
     }
 }

@@ -76,7 +76,8 @@ impl Store {
             )
             .optional();
         Ok(match self.done(found)? {
-            Some((after, asked)) if asked <= since => Start { store, after, since: None },
+            // Of a history in which nothing was young enough, there is no last record.
+            Some((after, asked)) if asked <= since && after > 0 => Start { store, after, since: None },
             _ => Start { store, after: 0, since: Some(since) },
         })
     }
@@ -402,7 +403,7 @@ mod tests {
         let rest = [hour(1, 61), minute(62)];
         assert_eq!(store.keep("gw-1", "a", 0, &answer("a", &rest)).unwrap(), 2);
         assert_eq!((counted(&store, "sample"), counted(&store, "event")), (2 + 30, 1));
-        assert_eq!(sum(&store, "recurve.tokens"), 61.0 * made::TOKENS + 30.0 * made::TOKENS);
+        assert_eq!(sum(&store, "recurve.tokens"), 62.0 * made::TOKENS + 30.0 * made::TOKENS);
         assert_eq!(counted(&store, "value"), counted(&store, "value WHERE sample IN (SELECT id FROM sample)"));
         // A run that asked before the hour was made still brings minutes of it.
         assert_eq!(store.keep("gw-1", "a", 0, &answer("a", &[minute(29), minute(40), minute(61)])).unwrap(), 0);

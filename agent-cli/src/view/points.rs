@@ -39,3 +39,28 @@ fn failed(error: csv::Error) -> Failure {
         other => crate::output::failed(&io::Error::other(format!("{other:?}"))),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::history::made::{answer, minute, store};
+
+    #[test]
+    fn names_with_commas_and_quotes_come_back_as_they_are() {
+        let (_folder, mut store) = store();
+        store.keep("press, \"north\"\nline", "a", 0, &answer("a", &[minute(1)])).unwrap();
+        let id = store.histories().unwrap()[0].id;
+        let mut out = Vec::new();
+        write(&store, &[id], 0, &mut out).unwrap();
+        let mut csv = csv::Reader::from_reader(out.as_slice());
+        let head = csv.headers().unwrap().clone();
+        let rows: Vec<csv::StringRecord> = csv.records().map(Result::unwrap).collect();
+        assert_eq!(rows.len(), 3);
+        let of = |row: usize, name: &str| rows[row][head.iter().position(|column| column == name).unwrap()].to_owned();
+        let row = rows.iter().position(|row| row.iter().any(|cell| cell == "hw.temperature")).unwrap();
+        assert_eq!(of(row, "device"), "press, \"north\"\nline");
+        assert_eq!((of(row, "time").as_str(), of(row, "value").as_str()), ("2026-03-01T00:01:00.000Z", "45.3"));
+        assert_eq!((of(row, "attributes").as_str(), of(row, "seconds").as_str()), ("{\"hw.id\":\"cpu\"}", "60"));
+        assert_eq!(of(2, "count"), "3");
+    }
+}
