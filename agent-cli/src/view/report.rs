@@ -114,8 +114,8 @@ pub(crate) fn page(
             devices => format!("Telemetry of {} devices", devices.len()),
         },
         count: devices.len(),
-        since: time(steps.begin),
-        until: time(until),
+        since: minute(steps.begin),
+        until: minute(until),
         step: match steps.step / SECOND {
             60 => "a minute",
             300 => "five minutes",
@@ -125,8 +125,8 @@ pub(crate) fn page(
             "requests",
             "errors, %",
             "tokens/s",
-            "first token",
-            "per token",
+            "first token 50/95/99",
+            "per token 50/95",
             "highest °C",
             "throttled, min",
             "warnings/errors",
@@ -141,12 +141,20 @@ pub(crate) fn page(
     rendered(&page)
 }
 
+/// A moment as people read it.
+fn minute(at: i64) -> String {
+    time(at).chars().take(16).collect::<String>().replace('T', " ")
+}
+
 fn rendered(page: &Page) -> Result<String, Failure> {
     let failed = |error: minijinja::Error| Failure::Failed(format!("cannot make the report: {error}"));
     let mut environment = Environment::new();
     // What ends in .html is escaped.
     environment.add_template("page.html", TEMPLATE).map_err(failed)?;
-    environment.get_template("page.html").and_then(|template| template.render(minijinja::value::Serde(page))).map_err(failed)
+    environment
+        .get_template("page.html")
+        .and_then(|template| template.render(minijinja::value::Serde(page)))
+        .map_err(failed)
 }
 
 /// The window that is drawn: from its first sample on.
@@ -213,7 +221,7 @@ fn listed(event: &Happened) -> Event {
     };
     Event {
         colour: colour.variable(),
-        time: time(event.at),
+        time: minute(event.at),
         device: event.device.clone(),
         kind: event.kind.clone(),
         message: event.message.clone(),
@@ -234,7 +242,6 @@ fn plots_of_all(
     let mut plots = vec![
         percentile_plot("Time to the first token", &percentiles.first_token, steps, marks)?,
         percentile_plot("Time per token", &percentiles.per_token, steps, marks)?,
-        tokens_plot(lines, fleet, steps, marks)?,
         requests_plot(fleet, steps, marks)?,
         Figure {
             title: "Temperature",
@@ -251,6 +258,7 @@ fn plots_of_all(
             })?,
         },
     ];
+    plots.splice(2..2, tokens_plots(lines, fleet, steps, marks)?);
     let served: Vec<_> = lines.iter().map(|(name, lines)| (name.clone(), lines.models.clone())).collect();
     let key = models::bundles(&served)
         .into_iter()
@@ -282,21 +290,25 @@ fn percentile_plot(
     })
 }
 
-/// The fleet's tokens; where there are few devices, also whose they are.
-fn tokens_plot(lines: &[(String, Lines)], fleet: &Lines, steps: &Steps, marks: &[Mark]) -> Result<Figure, Failure> {
-    let (mut curves, band, mut key) = if lines.len() > 1 {
-        many(lines.iter().map(|(name, lines)| (name.as_str(), &lines.tokens)))
-    } else {
-        (Vec::new(), None, Vec::new())
+/// Tokens of all together; where there are several devices, also of each.
+fn tokens_plots(
+    lines: &[(String, Lines)],
+    fleet: &Lines,
+    steps: &Steps,
+    marks: &[Mark],
+) -> Result<Vec<Figure>, Failure> {
+    let drawn = |curves, band| {
+        let title = "tokens made in a second";
+        plot::plot(&Plot { title, steps: *steps, unit: Unit::Number, curves, band, marks, alarms: None })
     };
-    let all = Colour::Line(plot::LINES - 1);
-    curves.push(Curve { line: fleet.tokens.clone(), colour: if lines.len() > 1 { all } else { Colour::Line(0) } });
+    let all = drawn(vec![one(fleet.tokens.clone(), Colour::Line(0))], None)?;
+    let mut plots = vec![Figure { title: "Tokens", unit: "made in a second", key: Vec::new(), svg: all }];
     if lines.len() > 1 {
-        key.push(Key::new(all, "all together"));
+        let (curves, band, key) = many(lines.iter().map(|(name, lines)| (name.as_str(), &lines.tokens)));
+        let svg = drawn(curves, band)?;
+        plots.push(Figure { title: "Tokens of each device", unit: "made in a second", key, svg });
     }
-    let plot =
-        Plot { title: "tokens in a second", steps: *steps, unit: Unit::Number, curves, band, marks, alarms: None };
-    Ok(Figure { title: "Tokens", unit: "made in a second", key, svg: plot::plot(&plot)? })
+    Ok(plots)
 }
 
 fn requests_plot(of: &Lines, steps: &Steps, marks: &[Mark]) -> Result<Figure, Failure> {
@@ -480,7 +492,7 @@ mod tests {
             );
         }
         assert!(page.contains("demo-2 is served &amp; &lt;well&gt;") && page.contains("nothing &lt;listens&gt; there"));
-        assert_eq!(page.matches("<svg ").count(), 6 + 3 * 4);
+        assert_eq!(page.matches("<svg ").count(), 7 + 3 * 4);
         assert_eq!(page.matches("<details open>").count(), 3);
     }
 
@@ -488,8 +500,7 @@ mod tests {
     fn a_page_about_fifty_devices_is_small_enough_to_be_sent() {
         let page = made(50, 6 * 60);
         std::fs::write("/tmp/gather-50.html", &page).unwrap();
-        std::fs::write("/tmp/gather-day.html", made(4, 24 * 60)).unwrap();
         assert!(page.len() < 3_000_000, "{}", page.len());
-        assert!(page.contains("the other 47") && page.matches("<details>").count() == 50);
+        assert!(page.contains("the other 47") && page.matches("<details>").count() == 1 + 50);
     }
 }

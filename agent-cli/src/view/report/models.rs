@@ -42,7 +42,7 @@ pub(super) fn drawn(devices: &[(String, Vec<Served>)], steps: &Steps) -> Result<
     let size = (WIDTH, rows * ROW + BELOW);
     plot::drawn("models", size, |area| {
         let mut chart = ChartBuilder::on(area)
-            .margin_right(plot::fine(10))
+            .margin_right(plot::fine(16))
             .set_label_area_size(LabelAreaPosition::Left, plot::fine(NAMES))
             .set_label_area_size(LabelAreaPosition::Bottom, plot::fine(BELOW))
             .build_cartesian_2d(Time::of(steps), f64::from(rows)..0.0)?;

@@ -219,7 +219,7 @@ pub(super) fn plot(plot: &Plot<'_>) -> Result<String, Failure> {
         let (low, high) = bounds(plot);
         let mut chart = ChartBuilder::on(area)
             .margin_top(fine(8))
-            .margin_right(fine(10))
+            .margin_right(fine(16))
             .set_label_area_size(LabelAreaPosition::Left, fine(46))
             .set_label_area_size(LabelAreaPosition::Bottom, fine(20))
             .build_cartesian_2d(Time::of(steps), low..high)?;
