@@ -1,9 +1,10 @@
 //! Devices are asked for their histories, many at once, and one thread keeps what they say.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use recurve_proto::v1::TelemetryResponse;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Semaphore, mpsc, oneshot};
 
 use super::Store;
 use super::write::Start;
@@ -15,6 +16,8 @@ use crate::target::Address;
 
 /// Orders that wait for the thread. Who asks a device waits until its last message is kept, so that each has at most one.
 const WAITING: usize = 4;
+/// Histories that are read at once: a message of each is in memory, which may be several megabytes.
+const READING: usize = 8;
 /// How often a device is asked anew because it is another one than was expected.
 const TRIES: usize = 3;
 
@@ -64,7 +67,7 @@ pub(crate) async fn gather(
             let _ = done.send(write(store, since, inbox));
         })
         .map_err(|error| Failure::Failed(format!("cannot start a thread: {error}")))?;
-    let keeper = Keeper(orders);
+    let keeper = Keeper { orders, reading: Arc::new(Semaphore::new(READING)) };
     let asked = devices.into_iter().map(|(device, address)| (device.clone(), (device, address)));
     let ask = move |(device, address)| one(keeper.clone(), device, address, patience);
     // Dropped with its last copy of the orders' sender, so that the thread ends.
@@ -91,12 +94,16 @@ fn write(mut store: Store, since: i64, mut inbox: mpsc::Receiver<Order>) -> Stor
 
 /// Gives orders to the thread.
 #[derive(Clone)]
-struct Keeper(mpsc::Sender<Order>);
+struct Keeper {
+    orders: mpsc::Sender<Order>,
+    /// Who may read a history.
+    reading: Arc<Semaphore>,
+}
 
 impl Keeper {
     async fn ask<T>(&self, order: impl FnOnce(Reply<T>) -> Order) -> Result<T, Failure> {
         let (reply, answer) = oneshot::channel();
-        self.0.send(order(reply)).await.map_err(|_| lost())?;
+        self.orders.send(order(reply)).await.map_err(|_| lost())?;
         answer.await.map_err(|_| lost())?
     }
 }
@@ -122,6 +129,8 @@ async fn follow(
     let mut node = Node::at(address, patience).await?;
     let Some((store, mut history, first)) = begun(keeper, &mut node, start).await? else { return Ok(()) };
     gathered.store = Some(store.clone());
+    // A device that cannot be reached, or does not answer, has none of these places.
+    let _reading = keeper.reading.acquire().await.map_err(|_| lost())?;
     let mut next = Some(first);
     while let Some(message) = next {
         let (device, of) = (device.clone(), store.clone());

@@ -72,7 +72,7 @@ impl Store {
     pub(crate) fn bounds(&self, metric: &str) -> Result<Vec<f64>, Failure> {
         let found = self
             .db
-            .query_row("SELECT bounds FROM metric WHERE name = ?", [metric], |row| Ok(parsed::<Vec<f64>>(row, 0)?));
+            .query_row("SELECT bounds FROM metric WHERE name = ?", [metric], |row| parsed::<Vec<f64>>(row, 0));
         Ok(self.done(found.optional())?.unwrap_or_default())
     }
 

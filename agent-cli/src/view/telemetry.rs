@@ -46,24 +46,27 @@ pub(crate) fn time(nanos: i64) -> String {
 
 /// The percentiles of a latency; one in the last bucket, which has no upper bound, is more than its lower one.
 pub(crate) fn percentiles(of: &Histogram, bounds: &[f64], which: &[f64]) -> String {
-    let words = |q: &f64| {
-        quantile(of, bounds, *q).map(|found| {
-            let more = if found.between.1.is_finite() { "" } else { ">" };
-            format!("{more}{}", latency(found.value))
-        })
-    };
-    which.iter().map(words).collect::<Option<Vec<_>>>().map_or_else(|| "-".to_owned(), |words| words.join("/"))
+    let found: Option<Vec<_>> = which.iter().map(|q| quantile(of, bounds, *q)).collect();
+    let Some(found) = found else { return "-".to_owned() };
+    // One unit is written once.
+    let units: Vec<&str> = found.iter().map(|found| unit(found.value)).collect();
+    let one = units.iter().all(|unit| Some(unit) == units.first());
+    let words = found.iter().zip(&units).map(|(found, unit)| {
+        let more = if found.between.1.is_finite() { "" } else { ">" };
+        format!("{more}{}{}", in_unit(found.value), if one { "" } else { unit })
+    });
+    let words = words.collect::<Vec<_>>().join("/");
+    if one { words + units.first().unwrap_or(&"") } else { words }
 }
 
-/// Seconds with two digits that count.
-pub(crate) fn latency(seconds: f64) -> String {
-    match seconds {
-        s if s < 0.000_95 => format!("{:.1}ms", s * 1e3),
-        s if s < 0.009_5 => format!("{:.1}ms", s * 1e3),
-        s if s < 0.995 => format!("{:.0}ms", s * 1e3),
-        s if s < 9.95 => format!("{s:.1}s"),
-        s => format!("{s:.0}s"),
-    }
+fn unit(seconds: f64) -> &'static str {
+    if seconds < 0.995 { "ms" } else { "s" }
+}
+
+/// A time with two or three digits that count.
+fn in_unit(seconds: f64) -> String {
+    let value = if unit(seconds) == "ms" { seconds * 1e3 } else { seconds };
+    if value < 9.95 { format!("{value:.1}") } else { format!("{value:.0}") }
 }
 
 /// A number with at most one digit after the point.
@@ -93,11 +96,12 @@ pub(crate) fn cells(of: &Summary, bounds: &Bounds) -> Vec<String> {
 pub(crate) fn text(overview: &Overview) -> String {
     let models: Vec<Option<&str>> = overview.devices.iter().map(|shown| model(&shown.summary)).collect();
     // One model everywhere needs no column.
-    let one = models.first().copied().flatten().filter(|first| models.iter().all(|model| *model == Some(first)));
+    let mut known = models.iter().copied().flatten();
+    let one = known.next().filter(|first| known.all(|model| model == *first));
     let mut head = vec!["device"];
     head.extend(one.is_none().then_some("model"));
     let fixed = head.len();
-    head.extend(["requests", "err %", "tok/s", "first token", "per token", "°C", "thr.", "w/e", "new"]);
+    head.extend(["req.", "err %", "tok/s", "first token", "per token", "°C", "thr.", "w/e", "new"]);
     let mut rows = table::with_head(&head);
     let row = |device: &str, model: &str, summary: &Summary, new: u64| {
         let mut row = vec![device.to_owned()];
@@ -285,4 +289,58 @@ pub(crate) fn json(overview: &Overview) -> Vec<Json<'_>> {
         ..of(&overview.fleet)
     });
     all
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::history::made::histogram_of;
+    use recurve_telemetry::catalogue::{self, name};
+
+    #[test]
+    fn latencies_have_the_digits_that_count_and_their_unit() {
+        let bounds = catalogue::find(name::TIME_TO_FIRST_TOKEN).unwrap().bounds();
+        let of =
+            |values: &[f64]| percentiles(&histogram_of(name::TIME_TO_FIRST_TOKEN, values), bounds, &[0.5, 0.95, 0.99]);
+        assert_eq!(of(&[]), "-");
+        assert_eq!(of(&[0.004]), "5.0/5.0/5.0ms");
+        assert_eq!(of(&[0.03, 0.03, 2.0]), "40ms/2.5s/2.5s");
+        assert_eq!(of(&[15.0, 1000.0]), "20/>320/>320s");
+    }
+
+    fn shown(device: &str, model: Option<&str>) -> Shown {
+        let summary = Summary {
+            model: model.map(|model| (model.to_owned(), "sha256:1234567890".to_owned())),
+            requests: 48_211,
+            errors: 97,
+            tokens_per_second: Some(163.0),
+            first_token: histogram_of(name::TIME_TO_FIRST_TOKEN, &[0.3, 0.9, 1.4]),
+            per_token: histogram_of(name::TIME_PER_OUTPUT_TOKEN, &[0.03, 0.06]),
+            hottest: Some(84.2),
+            throttled: Some(754.0),
+            newest: Some(1),
+            ..Summary::default()
+        };
+        Shown { device: device.to_owned(), summary, new: 1440, error: None, reachable: true }
+    }
+
+    #[test]
+    fn a_row_fits_into_eighty_characters_where_all_serve_the_same() {
+        let bound = |metric| catalogue::find(metric).unwrap().bounds().to_vec();
+        let bounds =
+            Bounds { first_token: bound(name::TIME_TO_FIRST_TOKEN), per_token: bound(name::TIME_PER_OUTPUT_TOKEN) };
+        let mut away = Shown { error: Some("nothing listens there".to_owned()), ..Shown::default() };
+        away.device = "gw-03".to_owned();
+        let devices = vec![shown("gw-01", Some("demo")), shown("gw-02", Some("demo")), away];
+        let overview = Overview { devices, bounds, ..Overview::default() };
+        let told = text(&overview);
+        assert!(told.lines().take(5).all(|line| line.chars().count() <= 80), "{told}");
+        assert!(
+            told.contains("all serve demo") && told.contains("gw-03: nothing listens there; nothing was"),
+            "{told}"
+        );
+        let mut overview = overview;
+        overview.devices[0] = shown("gw-01", Some("other"));
+        assert!(text(&overview).lines().nth(1).unwrap().contains("other"));
+    }
 }
