@@ -70,9 +70,8 @@ impl Store {
 
     /// The upper bounds of a histogram's buckets.
     pub(crate) fn bounds(&self, metric: &str) -> Result<Vec<f64>, Failure> {
-        let found = self
-            .db
-            .query_row("SELECT bounds FROM metric WHERE name = ?", [metric], |row| parsed::<Vec<f64>>(row, 0));
+        let found =
+            self.db.query_row("SELECT bounds FROM metric WHERE name = ?", [metric], |row| parsed::<Vec<f64>>(row, 0));
         Ok(self.done(found.optional())?.unwrap_or_default())
     }
 

@@ -8,7 +8,7 @@ use crate::exit::Failure;
 use crate::history::timeline::{Served, Steps};
 
 /// How wide the drawing is, and how high each device's row.
-const WIDTH: u32 = 400;
+const WIDTH: u32 = 380;
 const ROW: u32 = 17;
 /// Room for names, and for the axis of time.
 const NAMES: u32 = 92;
