@@ -53,6 +53,12 @@ pub(crate) enum Command {
     Telemetry(command::telemetry::Args),
     /// Tell what daemons serve, and what went wrong there
     Status(command::status::Args),
+    /// Watch daemons live: load, times, temperatures, alarms
+    Top(command::top::Args),
+    /// Show what daemons logged
+    Logs(command::logs::Args),
+    /// Describe a daemon's node, change its settings, drain it, tell who changed it
+    Node(command::node::Args),
     /// List the models of a daemon, or remove one
     Models(command::models::Args),
     /// Sign bundles, and say whose signatures a daemon believes
@@ -282,6 +288,12 @@ pub(crate) fn default_telemetry_store() -> Option<PathBuf> {
     let folder = |name| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
     let data = folder("XDG_DATA_HOME").or_else(|| Some(folder("HOME")?.join(".local/share")))?;
     Some(data.join("recurve/telemetry.db"))
+}
+
+/// Whether colours are unwanted, as <https://no-color.org> says it.
+#[expect(clippy::disallowed_methods, reason = "this is the one file that reads the environment")]
+pub(crate) fn no_color() -> bool {
+    std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty())
 }
 
 const SAMPLING: &str = "Sampling (each is the bundle's own where it is not given)";

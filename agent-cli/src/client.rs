@@ -3,6 +3,7 @@
 pub(crate) mod collector;
 pub(crate) mod models;
 pub(crate) mod node;
+pub(crate) mod operate;
 pub(crate) mod trust;
 
 use std::time::Duration;

@@ -13,6 +13,7 @@ mod parse;
 mod report;
 mod status;
 mod target;
+mod top;
 mod view;
 
 use std::process::ExitCode;
@@ -41,6 +42,9 @@ fn run(command: Command) -> Result<(), Failure> {
         Command::Rollback(args) => online(or_interrupted(command::rollback::run(args))),
         Command::Telemetry(args) => online(or_interrupted(command::telemetry::run(args))),
         Command::Status(args) => online(or_interrupted(command::status::run(args))),
+        Command::Top(args) => online(or_interrupted(command::top::run(args))),
+        Command::Logs(args) => online(or_interrupted(command::logs::run(args))),
+        Command::Node(args) => online(command::node::run(args)),
         Command::Devices(args) => command::devices::run(args),
         Command::Push(args) => online(or_interrupted(command::push::run(args))),
         Command::Pull(args) => online(or_interrupted(command::pull::run(args))),

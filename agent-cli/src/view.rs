@@ -2,6 +2,7 @@
 
 mod bars;
 mod lines;
+pub(crate) mod log;
 pub(crate) mod points;
 pub(crate) mod report;
 pub(crate) mod table;
