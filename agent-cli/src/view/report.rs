@@ -20,6 +20,8 @@ const TEMPLATE: &str = include_str!("report/page.html");
 /// Events that are listed, and marks that are drawn.
 const EVENTS: usize = 300;
 const MARKS: usize = 60;
+/// The plot that only boards with sensors have.
+const TEMPERATURE: &str = "Temperature";
 /// Points of a line of one device among many.
 const POINTS: usize = 240;
 
@@ -244,7 +246,7 @@ fn plots_of_all(
         percentile_plot("Time per token", &percentiles.per_token, steps, marks)?,
         requests_plot(fleet, steps, marks)?,
         Figure {
-            title: "Temperature",
+            title: TEMPERATURE,
             unit: "°C, the highest of each device",
             key: key.into_iter().chain(alarm_key(fleet)).collect(),
             svg: plot::plot(&Plot {
@@ -259,6 +261,9 @@ fn plots_of_all(
         },
     ];
     plots.splice(2..2, tokens_plots(lines, fleet, steps, marks)?);
+    if is_empty(&fleet.temperature) {
+        plots.retain(|plot| plot.title != TEMPERATURE);
+    }
     let served: Vec<_> = lines.iter().map(|(name, lines)| (name.clone(), lines.models.clone())).collect();
     let key = models::bundles(&served)
         .into_iter()
@@ -266,6 +271,11 @@ fn plots_of_all(
         .map(|(place, (model, bundle))| Key::new(models::colour(place), format!("{model} {}", table::digest(&bundle))));
     plots.push(Figure { title: "Models", unit: "", key: key.collect(), svg: models::drawn(&served, steps)? });
     Ok(plots)
+}
+
+/// No board of these tells it.
+fn is_empty(line: &Line) -> bool {
+    line.iter().all(Option::is_none)
 }
 
 fn alarm_key(lines: &Lines) -> Option<Key> {
@@ -354,21 +364,19 @@ fn sections(
             alarms: None,
             ..temperature.clone()
         };
-        let temperature = plot::plot(&temperature)?;
+        let mut plots = vec![
+            percentile_plot("Time to the first token", &percentiles.first_token, &steps, &marks)?,
+            Figure { title: "Tokens", unit: "made in a second", key: Vec::new(), svg: plot::plot(&tokens)? },
+            requests_plot(&lines, &steps, &marks)?,
+        ];
+        if !is_empty(&lines.temperature) {
+            let (key, svg) = (alarm_key(&lines).into_iter().collect(), plot::plot(&temperature)?);
+            plots.push(Figure { title: TEMPERATURE, unit: "°C", key, svg });
+        }
         sections.push(Section {
             name: name.clone(),
             words: overview.devices.iter().find(|shown| shown.device == *name).map(words).unwrap_or_default(),
-            plots: vec![
-                percentile_plot("Time to the first token", &percentiles.first_token, &steps, &marks)?,
-                Figure { title: "Tokens", unit: "made in a second", key: Vec::new(), svg: plot::plot(&tokens)? },
-                requests_plot(&lines, &steps, &marks)?,
-                Figure {
-                    title: "Temperature",
-                    unit: "°C",
-                    key: alarm_key(&lines).into_iter().collect(),
-                    svg: temperature,
-                },
-            ],
+            plots,
         });
     }
     Ok(sections)
@@ -483,7 +491,6 @@ mod tests {
     #[test]
     fn a_page_needs_nothing_else_and_shows_names_as_they_are() {
         let page = made(3, 120);
-        std::fs::write("/tmp/gather-3.html", &page).unwrap();
         for never in ["<script", "http:", "https:", "src=", "@import", "<link", "<well>", "<listens>"] {
             let place = page.find(never).map(|at| &page[at.saturating_sub(80)..at + 20]);
             assert!(
@@ -499,7 +506,6 @@ mod tests {
     #[test]
     fn a_page_about_fifty_devices_is_small_enough_to_be_sent() {
         let page = made(50, 6 * 60);
-        std::fs::write("/tmp/gather-50.html", &page).unwrap();
         assert!(page.len() < 3_000_000, "{}", page.len());
         assert!(page.contains("the other 47") && page.matches("<details>").count() == 1 + 50);
     }
