@@ -5,6 +5,7 @@ mod client;
 mod command;
 mod exit;
 mod fleet;
+mod history;
 mod input;
 mod interrupt;
 mod output;
@@ -39,6 +40,7 @@ fn run(command: Command) -> Result<(), Failure> {
         Command::Export(args) => online(command::export::run(args)),
         Command::Deploy(args) => online(command::deploy::run(args)),
         Command::Rollback(args) => online(or_interrupted(command::rollback::run(args))),
+        Command::Telemetry(args) => online(or_interrupted(command::telemetry::run(args))),
         Command::Status(args) => online(or_interrupted(command::status::run(args))),
         Command::Top(args) => online(or_interrupted(command::top::run(args))),
         Command::Logs(args) => online(or_interrupted(command::logs::run(args))),

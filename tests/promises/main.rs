@@ -18,6 +18,7 @@ mod damaged_checkpoints_are_named;
 mod devices_pull_models;
 mod equals_hugging_face;
 mod golden_tests_hold;
+mod histories_are_gathered;
 mod kernels_are_chosen;
 mod malformed_requests_are_named;
 mod models_are_deployed;

@@ -17,6 +17,7 @@ pub(crate) mod push;
 pub(crate) mod rollback;
 pub(crate) mod score;
 pub(crate) mod status;
+pub(crate) mod telemetry;
 pub(crate) mod tokenize;
 pub(crate) mod top;
 pub(crate) mod trust;
