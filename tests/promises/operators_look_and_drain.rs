@@ -37,10 +37,13 @@ async fn a_node_tells_what_it_is_and_what_it_logged() {
     }
 
     generate(&connect(&daemon).await, chat("When does the library close?")).await.unwrap();
-    let request = daemon.wait_for_outcome("stop");
+    let request = daemon.wait_for_outcome("end_of_text");
     let id = request["request"].as_str().unwrap();
     let lines = logged(&daemon, &["--request", id]);
-    assert!(lines.iter().any(|line| line["message"] == "request" && line["fields"]["outcome"] == "stop"), "{lines:?}");
+    assert!(
+        lines.iter().any(|line| line["message"] == "request" && line["fields"]["outcome"] == "end_of_text"),
+        "{lines:?}"
+    );
     assert!(lines.iter().all(|line| line["fields"]["request"] == id), "{lines:?}");
     let found = logged(&daemon, &["--grep", id]);
     assert_eq!(found.len(), lines.len());
