@@ -132,6 +132,8 @@ pub async fn run(
     });
     let _announcement = settings.announce.then(|| announce::start(&node, &reached, encrypted));
     let operations = Operations { settings: Arc::clone(&settings), listen, log, telemetry };
+    // The last reading is of it, too.
+    let _alive = Arc::clone(&node);
     let outcome = serve(settings, node, store, operations, (listeners, &addresses), tls, shutdown).await;
     // Whatever the end, what is known of it is written.
     keeping.finish().await;

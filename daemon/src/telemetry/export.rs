@@ -74,13 +74,20 @@ impl Export {
         self.news.notify_one();
     }
 
-    /// Puts spans into the outbox as they come.
-    pub(super) async fn take_spans(self: Arc<Self>, mut inbox: mpsc::Receiver<ResourceSpans>) {
-        while let Some(spans) = inbox.recv().await {
-            let export = Arc::clone(&self);
-            if spawn_blocking(move || export.spans(spans)).await.is_err() {
-                error!("keeping spans panicked");
-            }
+    /// Puts spans into the outbox as they come, until there are no more to come, and then those that came.
+    pub(super) async fn take_spans(self: Arc<Self>, mut inbox: mpsc::Receiver<ResourceSpans>, last: CancellationToken) {
+        while let Some(Some(spans)) = last.run_until_cancelled(inbox.recv()).await {
+            self.keep_spans(spans).await;
+        }
+        while let Ok(spans) = inbox.try_recv() {
+            self.keep_spans(spans).await;
+        }
+    }
+
+    async fn keep_spans(self: &Arc<Self>, spans: ResourceSpans) {
+        let export = Arc::clone(self);
+        if spawn_blocking(move || export.spans(spans)).await.is_err() {
+            error!("keeping spans panicked");
         }
     }
 

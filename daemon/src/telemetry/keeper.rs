@@ -70,9 +70,9 @@ impl Keeper {
 
     /// Runs until the daemon has stopped; then the last of it is written, and the history closed.
     pub async fn run(mut self, stopped: CancellationToken) {
-        let sent = CancellationToken::new();
+        let (made, sent) = (CancellationToken::new(), CancellationToken::new());
         let sending = self.sending.take().map(|Sending { export, collector, spans }| {
-            let spans = AbortOnDropHandle::new(tokio::spawn(Arc::clone(&export).take_spans(spans)));
+            let spans = AbortOnDropHandle::new(tokio::spawn(Arc::clone(&export).take_spans(spans, made.clone())));
             (spans, AbortOnDropHandle::new(tokio::spawn(export.send(collector, sent.clone()))))
         });
         let mut interval = self.telemetry.interval.subscribe();
@@ -107,8 +107,13 @@ impl Keeper {
         if let Ok(Err(error)) = spawn_blocking(move || history.close()).await {
             warn!(%error, "the history cannot be closed in order");
         }
-        sent.cancel();
-        if let Some((_spans, sending)) = sending {
+        // First all spans are on the disk, then what can still be sent is.
+        if let Some((spans, sending)) = sending {
+            let telemetry = Arc::clone(&self.telemetry);
+            let _ = spawn_blocking(move || telemetry.flush_spans()).await;
+            made.cancel();
+            let _ = spans.await;
+            sent.cancel();
             let _ = sending.await;
         }
     }

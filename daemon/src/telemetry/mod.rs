@@ -189,6 +189,13 @@ impl Telemetry {
         }
     }
 
+    /// Hands on the spans that were made. Blocks.
+    fn flush_spans(&self) {
+        if let Some(spans) = &self.spans {
+            spans.flush();
+        }
+    }
+
     /// Whether what is asked and answered is put into spans.
     pub fn keeps_content(&self) -> bool {
         self.content && self.spans.is_some()

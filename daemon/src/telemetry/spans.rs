@@ -89,6 +89,13 @@ impl Spans {
         Self { tracer: provider.tracer(SCOPE), provider }
     }
 
+    /// Hands on what was made. Blocks.
+    pub(super) fn flush(&self) {
+        if let Err(error) = self.provider.force_flush() {
+            tracing::debug!(%error, "the last spans are not handed on");
+        }
+    }
+
     /// A call has ended.
     pub(super) fn call(&self, call: CallSpan<'_>) {
         let context = call.parent.as_ref().map(|parent| parent.0.clone()).unwrap_or_default();
