@@ -4,7 +4,7 @@
 #
 #   tests/run.sh
 #
-# Needs Rust, a C compiler and Python's pip. What else it needs (skopeo, docker-registry, openssl, curl, cargo-deny, Python's
+# Needs Rust, a C compiler and Python's pip. What else it needs (skopeo, docker-registry, openssl, curl, iproute2, cargo-deny, Python's
 # venv, a compiler and an emulator for arm64) it installs as root or with CI=true; otherwise it leaves that check out and names
 # the command that installs it.
 #
@@ -158,6 +158,7 @@ have docker-registry apt_install docker-registry ||
 for tool in openssl curl; do
     have "$tool" apt_install "$tool" || leave_out "the walk-through of docs/deploy.md" "apt-get install $tool"
 done
+have ip apt_install iproute2 || leave_out "the tests of discovery on a network" "apt-get install iproute2, as root"
 check "Tests" cargo_tests
 if have_arm64; then
     check "Kernels on arm64" arm64_kernels

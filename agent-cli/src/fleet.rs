@@ -6,6 +6,7 @@
 
 pub(crate) mod ask;
 pub(crate) mod device;
+pub(crate) mod discover;
 pub(crate) mod edit;
 mod entry;
 pub(crate) mod event;

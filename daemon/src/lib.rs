@@ -32,7 +32,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 use tracing::{error, info, warn};
 
-use crate::config::Settings;
+use crate::config::{Address, Settings};
 use crate::deployment::{Deployment, Models};
 use crate::engine::EngineError;
 use crate::grpc::{Listener, Server, Tls, TlsError};
@@ -41,6 +41,7 @@ use crate::model::ModelError;
 use crate::node::{Node, Phase};
 use crate::operate::Operations;
 use crate::store::{Pulls, Store, StoreError};
+use crate::system::announce;
 use crate::telemetry::{Started, Telemetry};
 use crate::trust::{Trust, TrustError};
 
@@ -106,10 +107,12 @@ pub async fn run(
     listeners: Vec<Listener>,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> Result<(), Error> {
-    let listen: Vec<String> = listeners.iter().map(|listener| listener.local().to_string()).collect();
+    let reached: Vec<Address> = listeners.iter().map(|listener| listener.local().clone()).collect();
+    let listen: Vec<String> = reached.iter().map(ToString::to_string).collect();
     let addresses = listen.join(",");
     let tls = settings.tls.as_ref().map(Tls::load).transpose()?;
-    let open = listeners.iter().map(Listener::local).filter(|address| tls.is_none() && !address.is_local());
+    let encrypted = tls.is_some();
+    let open = reached.iter().filter(|address| !encrypted && !address.is_local());
     let _warnings: Vec<_> = open.map(warn_of_open_address).collect();
     let settings = Arc::new(settings);
     let store = open_store(&settings).await?;
@@ -127,6 +130,7 @@ pub async fn run(
         }
         AbortOnDropHandle::new(tokio::spawn(telemetry::prometheus::serve(listener, Arc::clone(&telemetry))))
     });
+    let _announcement = settings.announce.then(|| announce::start(&node, &reached, encrypted));
     let operations = Operations { settings: Arc::clone(&settings), listen, log, telemetry };
     let outcome = serve(settings, node, store, operations, (listeners, &addresses), tls, shutdown).await;
     // Whatever the end, what is known of it is written.
@@ -269,7 +273,7 @@ async fn open_trust(settings: &Arc<Settings>, store: Option<Arc<Store>>) -> Resu
 }
 
 /// Says it until it is heard: now, and then every ten minutes while the handle lives.
-fn warn_of_open_address(address: &config::Address) -> AbortOnDropHandle<()> {
+fn warn_of_open_address(address: &Address) -> AbortOnDropHandle<()> {
     let address = address.clone();
     AbortOnDropHandle::new(tokio::spawn(async move {
         let mut tick = tokio::time::interval(OPEN_WARNING);

@@ -60,7 +60,7 @@ impl Operations {
         let mut changes: Vec<(&String, &String, Checked)> = Vec::new();
         for (key, value) in wanted {
             let checked = match key.as_str() {
-                LEVEL => config::log_filter(value).map(Checked::Level),
+                LEVEL => config::log_filter(value).map(|filter| Checked::Level(Box::new(filter))),
                 INTERVAL => config::whole_number(key, value).map(Checked::Interval),
                 TRACES => config::whole_number(key, value).map(Checked::Traces),
                 _ if config::is_key(key) => {
@@ -90,7 +90,7 @@ impl Operations {
 }
 
 enum Checked {
-    Level(tracing_subscriber::filter::Targets),
+    Level(Box<tracing_subscriber::filter::Targets>),
     Interval(u64),
     Traces(u64),
 }

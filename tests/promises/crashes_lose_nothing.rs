@@ -20,8 +20,12 @@ const CUTS: u32 = 24;
 const LONGEST: u64 = 250;
 
 fn setup(state: &Path) -> Setup {
-    // Kills are no fault of the model's here.
-    Setup::managed(state).set("probation.starts", 100).set("engine.kernels", "recurve")
+    // Kills are no fault of the model's here. The history has a test of its own, and changes in its own time.
+    let telemetry = state.with_file_name("telemetry");
+    Setup::managed(state)
+        .set("probation.starts", 100)
+        .set("engine.kernels", "recurve")
+        .set("telemetry.dir", telemetry.display())
 }
 
 fn start(state: &Path) -> Daemon {

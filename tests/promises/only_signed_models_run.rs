@@ -369,6 +369,7 @@ async fn where_other_machines_reach_the_daemon_only_signed_models_are_served() {
             .set("tls.key", path(&own.key))
             .set("tls.clients", path(&authority.certificate))
             .listen(&["0.0.0.0:0", &socket])
+            .set("discovery.announce", false)
     };
     let int4 = fleet.bundle("int4");
     let mut daemon = open(Setup::managed(&fleet.state)).allow("the model was not changed").start();

@@ -11,6 +11,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use tempfile::TempDir;
 
+use crate::netns::Namespace;
 use crate::process::{self, LIMIT, binary, clean};
 
 /// How a daemon is to be started.
@@ -22,6 +23,7 @@ pub struct Setup {
     unix: bool,
     listen: Vec<String>,
     port: u16,
+    within: Option<String>,
 }
 
 /// A running daemon. When it is dropped the process is ended, and its log is checked.
@@ -53,6 +55,7 @@ impl Setup {
             unix: false,
             listen: Vec::new(),
             port: 0,
+            within: None,
         }
     }
 
@@ -98,6 +101,12 @@ impl Setup {
         self.tcp()
     }
 
+    /// Run in this network namespace.
+    pub fn within(mut self, namespace: &Namespace) -> Self {
+        self.within = Some(namespace.name.clone());
+        self.tcp()
+    }
+
     /// Warnings and errors that contain this are expected.
     pub fn allow(mut self, part: &'static str) -> Self {
         self.allowed.push(part);
@@ -136,7 +145,16 @@ impl Setup {
             |dir| format!("unix:{}", dir.path().join("recurved.sock").display()),
         );
         let listen = if self.listen.is_empty() { vec![listen] } else { self.listen };
-        let mut process = clean(binary("recurved"))
+        let mut program = match &self.within {
+            None => clean(binary("recurved")),
+            Some(namespace) => {
+                // It becomes the daemon: the process is the same.
+                let mut ip = clean(PathBuf::from("ip"));
+                ip.args(["netns", "exec", namespace]).arg(binary("recurved"));
+                ip
+            }
+        };
+        let mut process = program
             // Not the settings of a daemon that is installed here.
             .args(["--config", "/dev/null"])
             .args(listen.iter().flat_map(|address| ["--listen", address]))

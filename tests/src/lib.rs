@@ -18,6 +18,8 @@ pub mod fleet;
 pub mod forge;
 pub mod graph;
 pub mod managed;
+pub mod netns;
+pub mod node;
 pub mod page;
 pub mod process;
 pub mod prometheus;

@@ -1,5 +1,7 @@
 //! `agent-cli devices`: the inventory.
 
+mod discover;
+
 use std::collections::BTreeMap;
 
 use serde::Serialize;
@@ -19,6 +21,7 @@ use crate::view::table;
   agent-cli devices label gw-1 site=south role-
   agent-cli devices
   agent-cli devices remove gw-1
+  agent-cli devices discover --add
 
 The file may be written by hand too; comments and order stay:
   [tls]                       # for every device that has none of its own
@@ -67,6 +70,8 @@ enum Action {
         #[arg(value_name = "KEY=VALUE|KEY-", required = true)]
         labels: Vec<Label>,
     },
+    /// Find daemons that announce themselves on the local network
+    Discover(discover::Args),
 }
 
 /// Runs the command.
@@ -93,6 +98,7 @@ pub(crate) fn run(args: Args) -> Result<(), Failure> {
             let inventory = edit::change(&path, |old| edit::label(old, &name, &labels))?;
             told(&inventory, &name, "has new labels", args.format)
         }
+        Some(Action::Discover(discovery)) => discover::run(&discovery, &path, args.format),
         Some(Action::Remove { name }) => {
             let inventory = args.fleet.inventory()?;
             let device = inventory.device(&name)?;

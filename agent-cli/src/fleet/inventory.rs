@@ -16,7 +16,7 @@ use crate::target::{self, CertificateFiles, Target};
 /// Largest file that is read: hundreds of bytes for each of some thousand devices.
 const LARGEST: u64 = 8 << 20;
 /// Longest name, label and value.
-const LONGEST: usize = 63;
+pub(super) const LONGEST: usize = 63;
 
 /// The devices, in the order of the file.
 #[derive(Debug, Clone)]

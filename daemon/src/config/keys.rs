@@ -60,6 +60,15 @@ pub(super) const KEYS: &[Key] = &[
               model, and deploy another.",
     },
     Key {
+        path: "discovery.announce",
+        kind: Kind::Bool,
+        default: Some("true"),
+        flag: None,
+        doc: "Announce every TCP address that other machines can reach on the local network (multicast DNS, `_recurve._tcp`), \
+              with the host's name, the version, the model's name and whether TLS is spoken, so that \
+              `agent-cli devices discover` finds it. It opens nothing: who may call is decided by TLS alone.",
+    },
+    Key {
         path: "state_dir",
         kind: Kind::Path,
         default: Some(r#""/var/lib/recurve""#),

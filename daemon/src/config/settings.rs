@@ -19,6 +19,8 @@ pub struct Settings {
     pub listen: Vec<Address>,
     /// `tls.*`
     pub tls: Option<TlsSettings>,
+    /// `discovery.announce`
+    pub announce: bool,
     /// `state_dir`
     pub state_dir: PathBuf,
     /// `trust.*`
@@ -199,6 +201,7 @@ impl Settings {
                 }
                 _ => None,
             },
+            announce: reader.bool("discovery.announce"),
             state_dir,
             trust,
             engine: EngineSettings {

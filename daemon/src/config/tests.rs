@@ -102,7 +102,9 @@ fn an_empty_section_that_does_not_exist_is_reported() {
         assert!(text.contains(&format!("{section} ")), "{section}: {text}");
     }
     assert!(
-        text.contains("the sections are tls, trust, engine, limits, shutdown, deploy, probation, registry, log"),
+        text.contains(
+            "the sections are tls, trust, engine, limits, shutdown, deploy, probation, registry, telemetry, log"
+        ),
         "{text}"
     );
     assert!(load_text("[engine]\n[limits]", &[], &flags()).report.ok);

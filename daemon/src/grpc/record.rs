@@ -141,8 +141,8 @@ impl Record {
 
     fn line(&self, total: Duration) {
         let ms = |duration: Duration| (duration.as_secs_f64() * 10_000.0).round() / 10.0;
-        let bundle = self.serving.as_ref().map_or("", |serving| serving.model.bundle.as_str());
-        let trace = self.parent.as_ref().map(Parent::trace).unwrap_or_default();
+        let bundle = self.serving.as_ref().map(|serving| serving.model.bundle.as_str());
+        let trace = self.parent.as_ref().map(Parent::trace);
         macro_rules! line {
             ($level:ident) => {
                 $level!(

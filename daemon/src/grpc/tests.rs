@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use recurve_proto::{reason, v1};
+use recurve_telemetry::catalogue::METRICS;
 use tokio::net::TcpStream;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Status};
@@ -14,6 +15,7 @@ use tonic_reflection::pb::v1::server_reflection_request::MessageRequest;
 use tonic_reflection::pb::v1::server_reflection_response::MessageResponse;
 use tonic_types::StatusExt as _;
 use v1::inference_client::InferenceClient;
+use v1::node_client::NodeClient;
 
 use super::*;
 use crate::config::{Address, Limits};
@@ -202,4 +204,131 @@ async fn noise_instead_of_http2_closes_only_its_own_connection() {
         let _ = stream.read_to_end(&mut Vec::new()).await;
     }
     assert_eq!(fixture.inference().await.generate(text("x")).await.unwrap_err().code(), Code::Unavailable);
+}
+
+/// A node with its operator, over a Unix socket.
+async fn operated() -> (Fixture, NodeClient<Channel>, tempfile::TempDir) {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("node.sock");
+    let fixture = serve_on(&format!("unix:{}", path.display()), 8).await;
+    let channel = Endpoint::from_shared(format!("unix:{}", path.display())).unwrap().connect().await.unwrap();
+    (fixture, NodeClient::new(channel), dir)
+}
+
+#[tokio::test]
+async fn operators_alone_look_into_a_node() {
+    let fixture = serve().await;
+    let mut stranger = NodeClient::new(fixture.channel().await);
+    let refused = stranger.describe(v1::DescribeNodeRequest {}).await.unwrap_err();
+    assert_eq!((refused.code(), reason_of(&refused).as_str()), (Code::PermissionDenied, reason::NOT_ALLOWED));
+    let (_fixture, mut operator, _dir) = operated().await;
+    let node = operator.describe(v1::DescribeNodeRequest {}).await.unwrap().into_inner();
+    assert!(node.cores > 0 && node.memory > 0 && !node.kernel.is_empty() && !node.architecture.is_empty(), "{node:?}");
+    assert_eq!(node.settings["log.level"], "info,ort=warn");
+    let watched = operator.watch(v1::WatchNodeRequest::default()).await.unwrap().into_inner().message().await.unwrap();
+    let now = watched.unwrap();
+    assert!(now.memory > 0 && now.process_memory > 0 && now.model.is_empty(), "{now:?}");
+    let often = v1::WatchNodeRequest { every: Some(prost_types::Duration { seconds: 0, nanos: 1 }) };
+    assert_eq!(reason_of(&operator.watch(often).await.unwrap_err()), reason::INVALID_REQUEST);
+}
+
+#[tokio::test]
+async fn the_history_goes_over_the_wire_from_a_cursor() {
+    let (fixture, mut operator, _dir) = operated().await;
+    let history = fixture.node.telemetry().history();
+    let event = |n: i64| v1::NodeEvent {
+        at: Some(prost_types::Timestamp { seconds: n, nanos: 0 }),
+        kind: "daemon.started".to_owned(),
+        ..v1::NodeEvent::default()
+    };
+    for n in 0..600 {
+        history.append(&v1::telemetry_record::Content::Event(event(n))).unwrap();
+    }
+    let mut ask = async |store: String, after| {
+        let request = v1::TelemetryRequest { store, after, since: None };
+        let mut stream = operator.telemetry(request).await.unwrap().into_inner();
+        let first = stream.message().await.unwrap().unwrap();
+        let mut records = first.records;
+        while let Some(message) = stream.message().await.unwrap() {
+            records.extend(message.records);
+        }
+        (first.store, first.metrics.len(), records)
+    };
+    let (store, metrics, records) = ask(String::new(), 0).await;
+    assert_eq!((store.clone(), metrics, records.len()), (history.store().to_string(), METRICS.len(), 600));
+    assert_eq!(ask(store, 590).await.2.len(), 10);
+    assert_eq!(ask("another".to_owned(), 590).await.2.len(), 600, "a cursor of another history is none");
+}
+
+#[tokio::test]
+async fn settings_change_all_or_none() {
+    let (_fixture, mut operator, _dir) = operated().await;
+    let mut configure = async |settings: &[(&str, &str)]| {
+        let settings = settings.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
+        operator.configure(v1::ConfigureRequest { settings }).await
+    };
+    for (settings, words) in [
+        (&[("log.level", "debug"), ("engine.slots", "8")][..], "engine.slots needs a restart"),
+        (&[("log.level", "loud")], "log.level is \"loud\"; allowed: off, error"),
+        (&[("telemetry.interval", "0")], "telemetry.interval is \"0\"; allowed: a whole number from 1 to 3600"),
+        (&[("log.levle", "debug")], "log.levle is no key of the configuration; those that may change"),
+        (&[], "settings is empty"),
+    ] {
+        let refused = configure(settings).await.unwrap_err();
+        assert_eq!(refused.code(), Code::InvalidArgument);
+        assert!(refused.message().contains(words), "{}", refused.message());
+    }
+    let changed = configure(&[("log.level", "debug"), ("telemetry.interval", "5")]).await.unwrap().into_inner().changed;
+    let shown: Vec<_> = changed.iter().map(|c| (c.key.as_str(), c.before.as_str(), c.after.as_str())).collect();
+    assert_eq!(shown, [("log.level", "info,ort=warn", "debug"), ("telemetry.interval", "60", "5")]);
+    let node = operator.describe(v1::DescribeNodeRequest {}).await.unwrap().into_inner();
+    assert_eq!((node.settings["log.level"].as_str(), node.settings["telemetry.interval"].as_str()), ("debug", "5"));
+}
+
+#[tokio::test]
+async fn a_drained_node_says_so_until_it_resumes() {
+    let (fixture, mut operator, _dir) = operated().await;
+    let drained =
+        operator.drain(v1::DrainRequest { resume: false }).await.unwrap().into_inner().message().await.unwrap();
+    assert_eq!(drained, Some(v1::DrainResponse { draining: true, waiting: 0, active: 0 }));
+    assert!(fixture.node.is_draining());
+    assert!(matches!(fixture.node.serving().await, Err(crate::node::NotServing::Draining)));
+    let resumed =
+        operator.drain(v1::DrainRequest { resume: true }).await.unwrap().into_inner().message().await.unwrap();
+    assert!(!resumed.unwrap().draining && !fixture.node.is_draining());
+}
+
+#[tokio::test]
+async fn every_call_is_measured_with_its_status() {
+    let fixture = serve().await;
+    let mut client = fixture.inference().await;
+    client.generate(text("x")).await.unwrap_err();
+    let ended = async |method: &str, status: &str| {
+        for _ in 0..200 {
+            let metrics = fixture.node.telemetry().read();
+            let mut builder = recurve_telemetry::builder::Builder::default();
+            builder.observe(&metrics);
+            let found = builder.finish().into_iter().any(|series| {
+                series.metric == "rpc.server.call.duration"
+                    && series.attributes["rpc.method"] == method
+                    && series.attributes["rpc.response.status_code"] == status
+                    && series.attributes.get("error.type").map(String::as_str) == (status != "OK").then_some(status)
+            });
+            if found {
+                return true;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        false
+    };
+    assert!(ended("recurve.v1.Inference/Generate", "UNAVAILABLE").await);
+    let mut health = HealthClient::new(fixture.channel().await);
+    health.check(HealthCheckRequest::default()).await.unwrap();
+    assert!(ended("grpc.health.v1.Health/Check", "OK").await);
+    let other = tonic::codegen::http::uri::PathAndQuery::from_static("/no.such.Service/Method");
+    let mut bare = tonic::client::Grpc::new(fixture.channel().await);
+    bare.ready().await.unwrap();
+    let codec = tonic_prost::ProstCodec::<v1::ScoreRequest, v1::ScoreResponse>::default();
+    bare.unary(tonic::Request::new(v1::ScoreRequest::default()), other, codec).await.unwrap_err();
+    assert!(ended("_OTHER", "UNIMPLEMENTED").await, "names that callers make up are none of ours");
 }
