@@ -75,17 +75,16 @@ async fn a_collector_gets_every_metric_and_the_callers_trace() {
         assert_eq!(scope, "recurve");
         is_as_listed(&metric);
     }
-    let resource = received.resources().into_iter().next().unwrap();
-    let told = |key| attribute(&resource.attributes, key);
-    assert_eq!((told("service.name"), told("site")), (Some("recurved".into()), Some("north".into())));
-    assert!(told("host.name").is_some() && told("service.instance.id").is_some_and(|id| id.len() == 36));
-    assert!(received.resources().iter().all(|other| *other == resource), "everything is from one node");
+    let nodes: BTreeSet<_> = received.resources().into_iter().collect();
+    let [node] = nodes.iter().collect::<Vec<_>>()[..] else { panic!("everything is from one node: {nodes:?}") };
+    let told = |key| node.get(key).map_or("", String::as_str);
+    assert_eq!((told("service.name"), told("site")), ("recurved", "north"));
+    assert!(!told("host.name").is_empty() && told("service.instance.id").len() == 36, "{node:?}");
 
     spans_are_whole(&received.spans());
+    assert!(answer.contains("hall"));
     let everything = format!("{:?}{:?}", received.metrics(), received.spans());
-    for text in ["hall", answer.as_str()] {
-        assert!(!everything.contains(text), "what is asked and answered is nobody's business: {text}");
-    }
+    assert!(!everything.contains("hall"), "what is asked and answered is nobody's business");
 }
 
 /// Name, unit, kind, temporality, buckets and attributes are those of the list.
@@ -195,6 +194,7 @@ async fn a_collector_that_was_away_misses_nothing() {
     while history(&daemon).await.0.len() < 6 {
         ask(&daemon, None).await;
         asked += 1;
+        tokio::time::sleep(Duration::from_millis(50)).await;
     }
     assert_eq!(daemon.lines(BACK), Vec::<Value>::new());
     let before = history(&daemon).await.0;

@@ -1,8 +1,9 @@
 //! A real OpenTelemetry collector, Rotel, with the settings of `deploy/observability/`, and a receiver behind it that keeps
 //! what it passes on.
 
+use std::collections::BTreeMap;
 use std::net::{TcpListener, TcpStream};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread::spawn;
@@ -17,6 +18,7 @@ use recurve_telemetry::wire::metrics::v1::{Metric, NumberDataPoint, ResourceMetr
 use recurve_telemetry::wire::resource::v1::Resource;
 use recurve_telemetry::wire::trace::v1::{ResourceSpans, Span};
 use tokio_stream::wrappers::TcpListenerStream;
+use tonic::codec::CompressionEncoding;
 use tonic::{Request, Response, Status};
 
 use crate::process::until;
@@ -57,7 +59,7 @@ pub fn free_port() -> u16 {
 
 impl Rotel {
     /// Starts it at this port, as `rotel.env` has it but for the addresses. What it takes in goes to `received`.
-    pub fn start(program: &PathBuf, port: u16, received: &Received) -> Self {
+    pub fn start(program: &Path, port: u16, received: &Received) -> Self {
         let next = received.serve();
         let mut command = Command::new(program);
         let process = command
@@ -66,7 +68,6 @@ impl Rotel {
             .env("ROTEL_OTLP_GRPC_ENDPOINT", format!("127.0.0.1:{port}"))
             .env("ROTEL_OTLP_HTTP_ENDPOINT", format!("127.0.0.1:{}", free_port()))
             .env("ROTEL_OTLP_EXPORTER_ENDPOINT", format!("http://127.0.0.1:{next}"))
-            .env("ROTEL_OTLP_EXPORTER_COMPRESSION", "none")
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::null())
@@ -99,7 +100,8 @@ impl Received {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
         listener.set_nonblocking(true).expect("a socket");
         let port = listener.local_addr().expect("an address").port();
-        let (metrics, traces) = (MetricsServiceServer::new(self.clone()), TraceServiceServer::new(self.clone()));
+        let metrics = MetricsServiceServer::new(self.clone()).accept_compressed(CompressionEncoding::Gzip);
+        let traces = TraceServiceServer::new(self.clone()).accept_compressed(CompressionEncoding::Gzip);
         spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
             runtime.block_on(async {
@@ -115,11 +117,14 @@ impl Received {
         self.0.lock().expect("what was received")
     }
 
-    /// What the metrics say they are from.
-    pub fn resources(&self) -> Vec<Resource> {
+    /// What each message says that it is from.
+    pub fn resources(&self) -> Vec<BTreeMap<String, String>> {
         let kept = self.kept();
         let (metrics, spans) = (kept.metrics.iter().map(|of| &of.resource), kept.spans.iter().map(|of| &of.resource));
-        metrics.chain(spans).map(|resource| resource.clone().expect("a resource")).collect()
+        let pairs = |resource: &Resource| {
+            resource.attributes.iter().map(|pair| (pair.key.clone(), text(pair.value.as_ref()))).collect()
+        };
+        metrics.chain(spans).map(|resource| pairs(resource.as_ref().expect("a resource"))).collect()
     }
 
     /// Every metric of every message, in the order in which they came, with the name of its scope.
