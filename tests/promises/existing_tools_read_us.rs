@@ -59,7 +59,7 @@ async fn a_collector_gets_every_metric_and_the_callers_trace() {
     let Some(program) = collector::installed() else { return };
     let received = Received::default();
     let rotel = Rotel::start(&program, free_port(), &received);
-    let daemon = exporting(&rotel.endpoint).set("telemetry.resource", r#"["site=north"]"#).start();
+    let daemon = exporting(&rotel.endpoint).env("OTEL_RESOURCE_ATTRIBUTES", "site=north,rack=b%207").start();
     let answer = ask(&daemon, Some(&format!("00-{TRACE}-{PARENT}-01"))).await;
     ask(&daemon, Some("00-11111111111111111111111111111111-2222222222222222-00")).await;
     assert!(generate(&connect(&daemon).await, greedy(&[u32::MAX], 1)).await.is_err());
@@ -78,7 +78,7 @@ async fn a_collector_gets_every_metric_and_the_callers_trace() {
     let nodes: BTreeSet<_> = received.resources().into_iter().collect();
     let [node] = nodes.iter().collect::<Vec<_>>()[..] else { panic!("everything is from one node: {nodes:?}") };
     let told = |key| node.get(key).map_or("", String::as_str);
-    assert_eq!((told("service.name"), told("site")), ("recurved", "north"));
+    assert_eq!((told("service.name"), told("site"), told("rack")), ("recurved", "north", "b 7"));
     assert!(!told("host.name").is_empty() && told("service.instance.id").len() == 36, "{node:?}");
 
     spans_are_whole(&received.spans());
@@ -381,6 +381,13 @@ async fn every_panel_and_every_alert_has_data() {
     let named =
         prometheus.query(r#"process_uptime_seconds{job="recurved",instance="gateway",site="here",device=""}"#).await;
     assert_eq!(named.len(), 1, "series are called after the device");
+    let page = std::fs::read_to_string(repository().join("docs/telemetry.md")).unwrap();
+    for one in prometheus.query(r#"count by (__name__) ({otel_scope_name="recurve"})"#).await {
+        let shown = one["metric"]["__name__"].as_str().unwrap();
+        let ends = ["_bucket", "_sum", "_count"].into_iter().find_map(|end| shown.strip_suffix(end));
+        let shown = ends.unwrap_or(shown);
+        assert!(page.contains(&format!("`{shown}`")), "docs/telemetry.md does not know what Prometheus calls {shown}");
+    }
     over.store(true, Ordering::SeqCst);
     while load.join_next().await.is_some() {}
     assert!(daemon.stop().success());
