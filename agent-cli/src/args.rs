@@ -49,8 +49,16 @@ pub(crate) enum Command {
     Deploy(command::deploy::Args),
     /// Serve the model that was active before, on a daemon or a fleet
     Rollback(command::rollback::Args),
+    /// Gather the history of daemons, and tell how they did
+    Telemetry(command::telemetry::Args),
     /// Tell what daemons serve, and what went wrong there
     Status(command::status::Args),
+    /// Watch daemons live: load, times, temperatures, alarms
+    Top(command::top::Args),
+    /// Show what daemons logged
+    Logs(command::logs::Args),
+    /// Describe a daemon's node, change its settings, drain it, tell who changed it
+    Node(command::node::Args),
     /// List the models of a daemon, or remove one
     Models(command::models::Args),
     /// Sign bundles, and say whose signatures a daemon believes
@@ -106,6 +114,26 @@ impl On {
         }
         let named = |device: Device| Ok((device.name.clone(), self.device(&device)?));
         select(to, &self.inventory()?)?.into_iter().map(named).collect()
+    }
+
+    /// The same, where a device of the inventory keeps its name when `--on` names it.
+    pub(crate) fn named(&self, to: &[Selector]) -> Result<Vec<(String, Address)>, Failure> {
+        match self.target.as_deref() {
+            Some(name) if to.is_empty() && target::is_name(name) => Ok(vec![(name.to_owned(), self.address()?)]),
+            _ => self.devices(to),
+        }
+    }
+
+    /// Only the names of these, without any certificates; none where nothing was named.
+    pub(crate) fn names(&self, to: &[Selector]) -> Result<Option<Vec<String>>, Failure> {
+        match self.target.as_deref() {
+            _ if !to.is_empty() => {
+                Ok(Some(select(to, &self.inventory()?)?.into_iter().map(|device| device.name).collect()))
+            }
+            Some(name) if target::is_name(name) => Ok(Some(vec![self.fleet.on(name)?.name])),
+            on @ Some(_) => Ok(Some(vec![target::resolve(on, Path::new(target::LOCAL_SOCKET))?.to_string()])),
+            None => Ok(None),
+        }
     }
 
     /// The address of a device of the inventory: its own TLS comes before what the command line says.
@@ -254,6 +282,20 @@ fn default_inventory() -> Option<PathBuf> {
     Some(config.join("recurve/fleet.toml"))
 }
 
+/// Where gathered telemetry is kept by default, by the XDG rules.
+#[allow(clippy::disallowed_methods, reason = "this is the one place that reads the environment")]
+pub(crate) fn default_telemetry_store() -> Option<PathBuf> {
+    let folder = |name| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
+    let data = folder("XDG_DATA_HOME").or_else(|| Some(folder("HOME")?.join(".local/share")))?;
+    Some(data.join("recurve/telemetry.db"))
+}
+
+/// Whether colours are unwanted, as <https://no-color.org> says it.
+#[expect(clippy::disallowed_methods, reason = "this is the one file that reads the environment")]
+pub(crate) fn no_color() -> bool {
+    std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty())
+}
+
 const SAMPLING: &str = "Sampling (each is the bundle's own where it is not given)";
 
 /// How an answer is made: what `generate` and `chat` have in common.
@@ -365,6 +407,15 @@ pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     Ok(Duration::from_secs_f64(seconds))
 }
 
+/// As [`duration`], or days: `7d`.
+pub(crate) fn span(text: &str) -> Result<Duration, String> {
+    match text.strip_suffix('d').map(str::parse) {
+        Some(Ok(days @ 1..=3650_u64)) => Ok(Duration::from_secs(days * 24 * 3600)),
+        Some(_) => Err("write a number of days from 1d to 3650d".to_owned()),
+        None => duration(text).map_err(|_| "write a number and a unit: 30s, 90m, 24h or 7d; at least 1ms".to_owned()),
+    }
+}
+
 /// As [`duration`], or `0s`.
 pub(crate) fn duration_or_none(text: &str) -> Result<Duration, String> {
     if matches!(text, "0" | "0s") { Ok(Duration::ZERO) } else { duration(text) }
@@ -409,6 +460,15 @@ mod tests {
         assert_eq!(duration("1h"), Ok(Duration::from_secs(3600)));
         for wrong in ["", "30", "s", "-1s", "0s", "1d", "1..2s", "99999999h", "0.1ms", "ms", "1 s"] {
             assert!(duration(wrong).is_err(), "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn spans_of_time_may_be_days() {
+        assert_eq!(span("7d"), Ok(Duration::from_secs(7 * 24 * 3600)));
+        assert_eq!(span("90m"), Ok(Duration::from_secs(5400)));
+        for wrong in ["0d", "d", "1.5d", "4000d", "7", "-1d", "7w"] {
+            assert!(span(wrong).is_err(), "{wrong:?}");
         }
     }
 

@@ -1,6 +1,9 @@
 //! One connection to one daemon, and the calls over it.
 
+pub(crate) mod collector;
 pub(crate) mod models;
+pub(crate) mod node;
+pub(crate) mod operate;
 pub(crate) mod trust;
 
 use std::time::Duration;

@@ -5,6 +5,7 @@ mod client;
 mod command;
 mod exit;
 mod fleet;
+mod history;
 mod input;
 mod interrupt;
 mod output;
@@ -12,6 +13,7 @@ mod parse;
 mod report;
 mod status;
 mod target;
+mod top;
 mod view;
 
 use std::process::ExitCode;
@@ -38,7 +40,11 @@ fn run(command: Command) -> Result<(), Failure> {
         Command::Export(args) => online(command::export::run(args)),
         Command::Deploy(args) => online(command::deploy::run(args)),
         Command::Rollback(args) => online(or_interrupted(command::rollback::run(args))),
+        Command::Telemetry(args) => online(or_interrupted(command::telemetry::run(args))),
         Command::Status(args) => online(or_interrupted(command::status::run(args))),
+        Command::Top(args) => online(or_interrupted(command::top::run(args))),
+        Command::Logs(args) => online(or_interrupted(command::logs::run(args))),
+        Command::Node(args) => online(command::node::run(args)),
         Command::Devices(args) => command::devices::run(args),
         Command::Push(args) => online(or_interrupted(command::push::run(args))),
         Command::Pull(args) => online(or_interrupted(command::pull::run(args))),

@@ -15,7 +15,7 @@ pub(crate) enum Format {
 }
 
 /// What a failed write to standard output means.
-fn failed(error: &io::Error) -> Failure {
+pub(crate) fn failed(error: &io::Error) -> Failure {
     if error.kind() == io::ErrorKind::BrokenPipe {
         Failure::OutputClosed
     } else {

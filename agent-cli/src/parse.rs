@@ -61,6 +61,9 @@ mod tests {
             &["agent-cli", "deploy", "bundle", "--to", "gw-1", "--on", "gw-2"][..],
             &["agent-cli", "rollback", "--to", "gw-1", "--on", "gw-2"],
             &["agent-cli", "status", "--on", "gw-2", "--to", "gw-1"],
+            &["agent-cli", "top", "--on", "gw-2", "--to", "gw-1"],
+            &["agent-cli", "node", "drain", "--on", "gw-2", "--to", "gw-1"],
+            &["agent-cli", "node", "--on", "gw-2", "drain", "--to", "gw-1"],
         ] {
             assert!(refused(words).contains("--on names one daemon, and --to devices"), "{words:?}");
         }

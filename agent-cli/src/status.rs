@@ -149,7 +149,7 @@ fn reason(status: &Status) -> String {
 }
 
 /// Whether a call failed because nobody was there to answer, or not to the end.
-fn is_lost(status: &Status) -> bool {
+pub(crate) fn is_lost(status: &Status) -> bool {
     status.source().is_some()
         || status.code() == Code::Unavailable
         || status.message().starts_with("grpc-status header missing")

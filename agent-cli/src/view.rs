@@ -1,8 +1,12 @@
-//! How fleets are shown: bars on a terminal, lines elsewhere, JSON for programs; and the tables of all three commands.
+//! How fleets are shown: bars on a terminal, lines elsewhere, JSON for programs; and the tables of all commands.
 
 mod bars;
 mod lines;
+pub(crate) mod log;
+pub(crate) mod points;
+pub(crate) mod report;
 pub(crate) mod table;
+pub(crate) mod telemetry;
 mod words;
 
 use std::io::IsTerminal as _;

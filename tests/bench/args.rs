@@ -79,6 +79,8 @@ pub(crate) enum Group {
     Daemon,
     /// What a deployment sends and how fast, beside copying, hashing and syncing the same bytes
     Deploy,
+    /// What measuring costs a token, serving while a collector is away, a month of history, a fleet that is gathered and watched
+    Telemetry,
     /// A long walk of one row, every step of it
     Walk,
 }
@@ -111,6 +113,7 @@ impl Group {
             Group::Load => "load",
             Group::Daemon => "daemon",
             Group::Deploy => "deploy",
+            Group::Telemetry => "telemetry",
             Group::Walk => "walk",
         }
     }

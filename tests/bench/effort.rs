@@ -35,6 +35,12 @@ pub(crate) struct Effort {
     pub(crate) cancels: usize,
     /// Deployments to an empty device.
     pub(crate) deploys: usize,
+    /// Devices that are gathered and watched.
+    pub(crate) devices: usize,
+    /// Days of history of one device.
+    pub(crate) days: u64,
+    /// How long a fleet is watched.
+    pub(crate) watch: Duration,
     /// Tokens of the walk.
     pub(crate) walk: u64,
 }
@@ -55,6 +61,9 @@ const WHOLE: Effort = Effort {
     starts: 7,
     cancels: 10,
     deploys: 6,
+    devices: 50,
+    days: 30,
+    watch: Duration::from_secs(60),
     walk: 100_000,
 };
 
@@ -74,6 +83,9 @@ const SHORT: Effort = Effort {
     starts: 5,
     cancels: 10,
     deploys: 6,
+    devices: 4,
+    days: 2,
+    watch: Duration::from_secs(5),
     walk: 20_000,
 };
 

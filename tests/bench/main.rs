@@ -20,6 +20,7 @@ mod report;
 mod samples;
 mod steps;
 mod subject;
+mod telemetry;
 mod walk;
 
 use std::process::ExitCode;
@@ -94,6 +95,7 @@ fn measure_bundle(bench: &mut Bench, group: Group, subject: &Subject) -> Result<
         Group::Load => load::measure(bench, subject),
         Group::Daemon => daemon::measure(bench, subject),
         Group::Deploy => deploy::measure(bench, subject),
+        Group::Telemetry => telemetry::measure(bench, subject),
         Group::Walk => walk::measure(bench, subject),
         _ => steps::measure(bench, subject),
     }

@@ -49,6 +49,8 @@ pub(crate) enum Unit {
     Milliseconds,
     /// Microseconds.
     Microseconds,
+    /// Bytes.
+    Bytes,
     /// 10⁶ bytes.
     Megabytes,
     /// 10⁹ bytes a second.
@@ -67,6 +69,7 @@ impl Unit {
             Unit::TokensPerSecond => "tokens/s",
             Unit::Milliseconds => "ms",
             Unit::Microseconds => "µs",
+            Unit::Bytes => "B",
             Unit::Megabytes => "MB",
             Unit::GigabytesPerSecond => "GB/s",
             Unit::GigaMacs => "GMAC/s",

@@ -118,7 +118,7 @@ async fn every_token_is_counted_once_over_stops() {
 async fn a_disk_that_refuses_records_hurts_no_request_and_what_was_kept_stays_whole() {
     let dir = tempfile::tempdir().unwrap();
     let (telemetry, log) = (dir.path().join("telemetry"), dir.path().join("log"));
-    drop(setup(&telemetry).start().stop());
+    assert!(setup(&telemetry).start().stop().success());
     let life = async |fault: Option<(u64, Fault)>| {
         let faulty = with_fault(setup(&telemetry), &telemetry, &log, fault).allow("");
         let Some(daemon) = faulty.attempt() else {

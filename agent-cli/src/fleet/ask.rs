@@ -2,17 +2,12 @@
 
 use tokio::task::JoinSet;
 
-use crate::target::Address;
-
 /// Devices that are asked at once.
 const ASKED: usize = 32;
 
-/// Asks each device; gives the answers in the devices' order, each with the key that came with the address. One that this
-/// program failed at is missing.
-pub(crate) async fn ask_all<K, T, F>(
-    devices: impl IntoIterator<Item = (K, Address)>,
-    ask: impl Fn(Address) -> F,
-) -> Vec<(K, T)>
+/// Asks each device; gives the answers in the devices' order, each with the key that came with it: with its address, or
+/// whatever says how it is asked. One that this program failed at is missing.
+pub(crate) async fn ask_all<K, A, T, F>(devices: impl IntoIterator<Item = (K, A)>, ask: impl Fn(A) -> F) -> Vec<(K, T)>
 where
     K: Send + 'static,
     T: Send + 'static,
@@ -43,7 +38,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::target::Target;
+    use crate::target::{Address, Target};
 
     #[tokio::test]
     async fn answers_come_in_the_devices_order() {

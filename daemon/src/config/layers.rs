@@ -13,10 +13,11 @@ use super::otel;
 use super::report::{Problem, Source};
 
 /// Environment variables with the prefix that are no keys: the command line, `agent-cli` and the demo script read them.
-const NOT_KEYS: [&str; 8] = [
+const NOT_KEYS: [&str; 9] = [
     "RECURVE_CONFIG",
     "RECURVE_ON",
     "RECURVE_FLEET",
+    "RECURVE_TELEMETRY_STORE",
     "RECURVE_CA",
     "RECURVE_CERTIFICATE",
     "RECURVE_KEY",

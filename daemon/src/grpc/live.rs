@@ -30,6 +30,7 @@ pub(super) fn of(node: &Node) -> v1::WatchNodeResponse {
     let mut now = v1::WatchNodeResponse {
         state: Some(state::of(node)),
         draining: node.is_draining(),
+        loading: matches!(node.phase(), Phase::Loading | Phase::Switching),
         tokens_in: tokens.0,
         tokens_out: tokens.1,
         requests: durations.requests,
