@@ -33,7 +33,9 @@ fn at_prometheus(metric: &Metric) -> String {
 }
 
 fn metrics() -> String {
-    let mut table = "| metric, and what Prometheus calls it | unit | instrument | attributes | meaning |\n|---|---|---|---|---|\n".to_owned();
+    let mut table =
+        "| metric, and what Prometheus calls it | unit | instrument | attributes | meaning |\n|---|---|---|---|---|\n"
+            .to_owned();
     for metric in METRICS {
         let instrument = match metric.kind {
             Kind::Gauge => "Gauge",
@@ -93,8 +95,7 @@ fn with(page: &str, name: &str, text: &str) -> String {
 fn the_lists_of_the_page_are_those_of_the_code() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/telemetry.md");
     let page = std::fs::read_to_string(&path).unwrap();
-    let lists =
-        [("conventions", conventions()), ("metrics", metrics()), ("buckets", buckets()), ("events", events())];
+    let lists = [("conventions", conventions()), ("metrics", metrics()), ("buckets", buckets()), ("events", events())];
     let right = lists.iter().fold(page.clone(), |page, (name, text)| with(&page, name, text));
     if std::env::var_os(UPDATE).is_some() {
         std::fs::write(&path, right).unwrap();
