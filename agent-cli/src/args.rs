@@ -274,20 +274,31 @@ impl Fleet {
     }
 }
 
-/// The file that the XDG rules give: a relative path counts as none.
-#[allow(clippy::disallowed_methods, reason = "this is the one place that reads the environment")]
-fn default_inventory() -> Option<PathBuf> {
-    let folder = |name| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
-    let config = folder("XDG_CONFIG_HOME").or_else(|| Some(folder("HOME")?.join(".config")))?;
-    Some(config.join("recurve/fleet.toml"))
+/// Where gathered telemetry is.
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct Telemetry {
+    /// Where it is kept. Default: recurve/telemetry.db in $XDG_DATA_HOME, else in ~/.local/share
+    #[arg(long, value_name = "FILE", env = "RECURVE_TELEMETRY_STORE", hide_env_values = true)]
+    store: Option<PathBuf>,
 }
 
-/// Where gathered telemetry is kept by default, by the XDG rules.
+impl Telemetry {
+    /// The file; none where there is no home directory.
+    pub(crate) fn path(&self) -> Option<PathBuf> {
+        self.store.clone().or_else(|| Some(xdg("XDG_DATA_HOME", ".local/share")?.join("recurve/telemetry.db")))
+    }
+}
+
+/// The inventory's file.
+fn default_inventory() -> Option<PathBuf> {
+    Some(xdg("XDG_CONFIG_HOME", ".config")?.join("recurve/fleet.toml"))
+}
+
+/// The folder that the XDG rules give: a relative path counts as none.
 #[allow(clippy::disallowed_methods, reason = "this is the one place that reads the environment")]
-pub(crate) fn default_telemetry_store() -> Option<PathBuf> {
+fn xdg(variable: &str, in_home: &str) -> Option<PathBuf> {
     let folder = |name| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
-    let data = folder("XDG_DATA_HOME").or_else(|| Some(folder("HOME")?.join(".local/share")))?;
-    Some(data.join("recurve/telemetry.db"))
+    folder(variable).or_else(|| Some(folder("HOME")?.join(in_home)))
 }
 
 /// Whether colours are unwanted, as <https://no-color.org> says it.
@@ -407,15 +418,6 @@ pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     Ok(Duration::from_secs_f64(seconds))
 }
 
-/// As [`duration`], or days: `7d`.
-pub(crate) fn span(text: &str) -> Result<Duration, String> {
-    match text.strip_suffix('d').map(str::parse) {
-        Some(Ok(days @ 1..=3650_u64)) => Ok(Duration::from_secs(days * 24 * 3600)),
-        Some(_) => Err("write a number of days from 1d to 3650d".to_owned()),
-        None => duration(text).map_err(|_| "write a number and a unit: 30s, 90m, 24h or 7d; at least 1ms".to_owned()),
-    }
-}
-
 /// As [`duration`], or `0s`.
 pub(crate) fn duration_or_none(text: &str) -> Result<Duration, String> {
     if matches!(text, "0" | "0s") { Ok(Duration::ZERO) } else { duration(text) }
@@ -460,15 +462,6 @@ mod tests {
         assert_eq!(duration("1h"), Ok(Duration::from_secs(3600)));
         for wrong in ["", "30", "s", "-1s", "0s", "1d", "1..2s", "99999999h", "0.1ms", "ms", "1 s"] {
             assert!(duration(wrong).is_err(), "{wrong:?}");
-        }
-    }
-
-    #[test]
-    fn spans_of_time_may_be_days() {
-        assert_eq!(span("7d"), Ok(Duration::from_secs(7 * 24 * 3600)));
-        assert_eq!(span("90m"), Ok(Duration::from_secs(5400)));
-        for wrong in ["0d", "d", "1.5d", "4000d", "7", "-1d", "7w"] {
-            assert!(span(wrong).is_err(), "{wrong:?}");
         }
     }
 

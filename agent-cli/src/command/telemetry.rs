@@ -45,11 +45,10 @@ pub(crate) struct Args {
     to: Vec<Selector>,
     /// What is told: this much time until now, such as 30m, 24h or 7d. Of a device that was never asked before, or for less,
     /// this much is gathered; else all that is new
-    #[arg(long, value_name = "TIME", default_value = "24h", value_parser = args::span)]
+    #[arg(long, value_name = "TIME", default_value = "24h", value_parser = span)]
     since: Duration,
-    /// Where it is kept. Default: recurve/telemetry.db in $XDG_DATA_HOME, else in ~/.local/share
-    #[arg(long, value_name = "FILE", env = "RECURVE_TELEMETRY_STORE", hide_env_values = true)]
-    store: Option<PathBuf>,
+    #[command(flatten)]
+    kept: args::Telemetry,
     /// Ask nobody: tell what is there, of all devices where none is named
     #[arg(long)]
     offline: bool,
@@ -117,7 +116,7 @@ pub(crate) async fn run(args: Args) -> Result<(), Failure> {
 
 /// What is asked for is gathered, or was.
 async fn asked(args: &Args, since: i64) -> Result<(Store, Vec<Gathered>), Failure> {
-    let path = args.store.clone().or_else(args::default_telemetry_store).ok_or_else(|| {
+    let path = args.kept.path().ok_or_else(|| {
         Failure::Usage("there is no home directory to keep telemetry in: name a file with --store".to_owned())
     })?;
     if !args.offline {
@@ -206,5 +205,28 @@ fn ended(args: &Args, chosen: Vec<Chosen>) -> Result<(), Failure> {
         0 => Ok(()),
         _ if args.to.is_empty() => Err(troubles.swap_remove(0).failure),
         some => Err(Failure::Partly(format!("the history of {some} of {all} devices was not gathered to its end"))),
+    }
+}
+
+/// As [`duration`], or days: `7d`.
+fn span(text: &str) -> Result<Duration, String> {
+    match text.strip_suffix('d').map(str::parse) {
+        Some(Ok(days @ 1..=3650_u64)) => Ok(Duration::from_secs(days * 24 * 3600)),
+        Some(_) => Err("write a number of days from 1d to 3650d".to_owned()),
+        None => duration(text).map_err(|_| "write a number and a unit: 30s, 90m, 24h or 7d; at least 1ms".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn spans_of_time_may_be_days() {
+        assert_eq!(span("7d"), Ok(Duration::from_secs(7 * 24 * 3600)));
+        assert_eq!(span("90m"), Ok(Duration::from_secs(5400)));
+        for wrong in ["0d", "d", "1.5d", "4000d", "7", "-1d", "7w"] {
+            assert!(span(wrong).is_err(), "{wrong:?}");
+        }
     }
 }

@@ -159,6 +159,23 @@ fn old_minutes_become_hours_and_old_hours_go() {
 }
 
 #[test]
+fn hours_stand_for_ranges_that_do_not_overlap_where_the_clock_was_set_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let history = open(&dir).history;
+    let begin = 1000 * DAY;
+    // An hour, half of the next, and then the clock is set back by an hour.
+    let minutes = (0..90).chain(30..150);
+    for n in minutes {
+        history.append(&minute(begin + n * 60, 1.0)).unwrap();
+    }
+    history.compact(UNIX_EPOCH + Duration::from_secs(begin + 15 * DAY)).unwrap();
+    let found = all(&history);
+    let ranges: Vec<_> = found.iter().map(|record| (record.first, record.sequence)).collect();
+    assert_eq!(ranges, [(1, 60), (61, 90), (91, 120), (121, 180), (181, 210)]);
+    assert_eq!(found.iter().filter_map(tokens).sum::<f64>(), 210.0);
+}
+
+#[test]
 fn the_oldest_goes_when_the_bytes_are_full() {
     let dir = tempfile::tempdir().unwrap();
     let small = Limits { bytes: 4 << 20, ..limits() };
