@@ -4,9 +4,9 @@
 #
 #   tests/run.sh
 #
-# Needs Rust, a C compiler and Python's pip. What else it needs (skopeo, docker-registry, openssl, curl, iproute2, cargo-deny, Python's
-# venv, a compiler and an emulator for arm64) it installs as root or with CI=true; otherwise it leaves that check out and names
-# the command that installs it.
+# Needs Rust, a C compiler and Python's pip. What else it needs (skopeo, docker-registry, prometheus, openssl, curl, iproute2,
+# cargo-deny, Python's venv, a compiler and an emulator for arm64) it installs as root or with CI=true; otherwise it leaves
+# that check out and names the command that installs it.
 #
 # All of it uses the release profile and, for what is built, one set of features: dependencies are compiled once, what is
 # tested is what runs, and only the checks that compile nothing to the end (clippy, cargo check) look at them again.
@@ -100,14 +100,25 @@ arm64_kernels() {
     done
 }
 
-python_client() {
+# packages FOLDER: what tests/FOLDER/requirements.txt lists, in a virtual environment.
+packages() {
+    local list=tests/$1/requirements.txt
     if [ ! -x "$venv/bin/pip" ] && ! python3 -m venv "$venv" >/dev/null 2>&1; then
         rm -rf "$venv"
         [ "$may_install" = true ] && apt_install python3-venv && python3 -m venv "$venv" || return 1
     fi
-    cmp -s tests/client/requirements.txt "$venv/installed" && return
-    "$venv/bin/pip" install --quiet --disable-pip-version-check -r tests/client/requirements.txt &&
-        cp tests/client/requirements.txt "$venv/installed"
+    cmp -s "$list" "$venv/installed-$1" && return
+    "$venv/bin/pip" install --quiet --disable-pip-version-check -r "$list" && cp "$list" "$venv/installed-$1"
+}
+
+# Debian's package starts a service: it is kept from that while it is installed.
+install_prometheus() {
+    local policy=/usr/sbin/policy-rc.d status=0
+    [ ! -e "$policy" ] || { apt_install --no-install-recommends prometheus; return; }
+    printf '#!/bin/sh\nexit 101\n' | as_root tee "$policy" >/dev/null && as_root chmod 755 "$policy" || return
+    apt_install --no-install-recommends prometheus || status=$?
+    as_root rm -f "$policy"
+    return "$status"
 }
 
 demo() { RECURVE_BIN_DIR=$PWD/target/release deploy/demo.sh; }
@@ -147,11 +158,19 @@ check "Lints" lint
 check "Programs alone" programs_alone
 check "Build" build || { summary; exit 1; }
 export RECURVE_BIN_DIR=$PWD/target/release
-if python_client; then
+if packages client; then
     export RECURVE_PYTHON=$venv/bin/python
 else
     leave_out "the test of a Python client" "apt-get install python3-venv, with a network for pip"
 fi
+if packages observability; then
+    RECURVE_ROTEL=$(find "$venv" -name rotel-agent -type f | head -n 1)
+    export RECURVE_ROTEL
+else
+    leave_out "the tests of a collector" "apt-get install python3-venv, with a network for pip"
+fi
+have prometheus install_prometheus ||
+    leave_out "the tests of Prometheus, alerts and dashboard" "apt-get install prometheus, and stop its service"
 have skopeo apt_install skopeo || leave_out "the tests of skopeo" "apt-get install skopeo"
 have docker-registry apt_install docker-registry ||
     leave_out "the tests of registries" "apt-get install docker-registry"

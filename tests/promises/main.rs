@@ -17,6 +17,7 @@ mod damaged_bundles_are_refused;
 mod damaged_checkpoints_are_named;
 mod devices_pull_models;
 mod equals_hugging_face;
+mod existing_tools_read_us;
 mod golden_tests_hold;
 mod histories_are_gathered;
 mod kernels_are_chosen;
