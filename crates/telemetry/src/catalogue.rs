@@ -137,6 +137,8 @@ pub mod name {
     pub const HW_ALARM: &str = "recurve.hw.alarm";
     /// Requests that wait.
     pub const QUEUE_DEPTH: &str = "recurve.queue.depth";
+    /// Requests that may wait.
+    pub const QUEUE_LIMIT: &str = "recurve.queue.limit";
     /// How long requests waited.
     pub const QUEUE_WAIT: &str = "recurve.queue.wait";
     /// Requests that are computed.
@@ -259,6 +261,13 @@ pub const METRICS: &[Metric] = &[
          `over-current`. Only those that the board can tell of.",
     ),
     metric(name::QUEUE_DEPTH, "{request}", Kind::UpDownCounter, &[], "Requests that wait for a row."),
+    metric(
+        name::QUEUE_LIMIT,
+        "{request}",
+        Kind::UpDownCounter,
+        &[],
+        "Requests that may wait for a row; one more is refused.",
+    ),
     metric(
         name::QUEUE_WAIT,
         "s",

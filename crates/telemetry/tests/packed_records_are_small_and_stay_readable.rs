@@ -153,7 +153,14 @@ fn what_version_1_wrote_is_read() {
     let bytes: Vec<u8> =
         (0..WRITTEN.trim().len() / 2).map(|at| u8::from_str_radix(&WRITTEN[at * 2..at * 2 + 2], 16).unwrap()).collect();
     assert_eq!(bytes[0], 1);
-    assert_eq!(unpack(&bytes).unwrap(), Content::Sample(busy_minute(7)));
+    let Content::Sample(sample) = unpack(&bytes).unwrap() else { panic!("it is a minute") };
+    assert_eq!((sample.series.len(), sample.begin.unwrap().seconds), (57, 1_795_871_550));
+    assert_eq!(sample.life.unwrap().boot, "5d6f7a8b-1c2d-4e3f-8a9b-0c1d2e3f4a5b");
+    let names: Vec<&str> = sample.series.iter().map(|series| series.metric.as_str()).collect();
+    assert_eq!((names[0], names[56]), ("gen_ai.server.request.duration", "recurve.telemetry.outbox.size"));
+    assert_eq!(sample.series[0].attributes["gen_ai.operation.name"], "chat");
+    let counts = vec![38, 31, 33, 33, 25, 19, 24, 4, 19];
+    assert_eq!(sample.series[0].value, Some(Value::Histogram(Histogram { counts, sum: 1523.885_686 })));
 }
 
 /// Once for each version: the dictionary is a record as they are, and what it wrote is kept for the test above.

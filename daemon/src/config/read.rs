@@ -141,7 +141,7 @@ impl Reader {
             let pair = |item: &Value| {
                 let text = item.as_str().ok_or_else(String::new)?;
                 match text.split_once('=') {
-                    Some((name, value)) if !name.trim().is_empty() => {
+                    Some((name, value)) if is_name(name.trim()) => {
                         Ok((name.trim().to_owned(), value.trim().to_owned()))
                     }
                     _ => Err(format!("{text:?} is no NAME=VALUE")),
@@ -206,6 +206,12 @@ impl Reader {
             self.problems.push(Problem { key: Some(path), value: Some(json(&value)), source, message });
         }
     }
+}
+
+/// Letters, digits and what stands between them in the names of headers and attributes.
+fn is_name(name: &str) -> bool {
+    let within = |c: char| c.is_ascii_alphanumeric() || "._-/".contains(c);
+    !name.is_empty() && name.chars().all(within)
 }
 
 /// A level, or a list with at most one of them beside `TARGET=LEVEL`.

@@ -111,6 +111,18 @@ fn an_empty_section_that_does_not_exist_is_reported() {
 }
 
 #[test]
+fn pairs_have_names() {
+    let resource = |text: &str| load_from(&flags(), None, &owned(&[("RECURVE_TELEMETRY__RESOURCE", text)]));
+    let settings = resource("site=north, rack=a=b").settings.unwrap();
+    let expected = [("site", "north"), ("rack", "a=b")].map(|(name, value)| (name.to_owned(), value.to_owned()));
+    assert_eq!(settings.telemetry.resource, expected);
+    for wrong in ["[\"site=north\"]", "=north", "north"] {
+        let problems = resource(wrong).report.text();
+        assert!(problems.contains("is no NAME=VALUE"), "{wrong}: {problems}");
+    }
+}
+
+#[test]
 fn registries_are_hosts_with_or_without_a_port() {
     let variables = owned(&[("RECURVE_REGISTRY__PLAIN_HTTP", "Registry.local:5000, 10.0.0.1")]);
     let settings = load_from(&flags(), None, &variables).settings.unwrap();

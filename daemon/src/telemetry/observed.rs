@@ -224,6 +224,11 @@ fn of_node(node: &Node, metric: &str, give: Give<'_>) {
     };
     match metric {
         name::QUEUE_DEPTH => give(serving.map_or(0, |serving| serving.admission.waiting()) as f64, &[]),
+        name::QUEUE_LIMIT => {
+            if let Some(serving) = serving {
+                give(serving.admission.limit() as f64, &[]);
+            }
+        }
         name::ACTIVE_ROWS => give(serving.map_or(0, |serving| serving.meter.active_rows()) as f64, &[]),
         name::PREFILL_BACKLOG => give(serving.map_or(0, |serving| serving.meter.prefill_backlog()) as f64, &[]),
         // No conversation is kept between requests yet.

@@ -78,11 +78,15 @@ impl Outbox {
         Ok(Self { most, database: Mutex::new(database) })
     }
 
-    /// Adds a message. Gives the bytes of older ones that had to go for it.
+    /// Adds a message. Gives the bytes of older ones that had to go for it, or its own where it is larger than the outbox.
     ///
     /// # Errors
     /// The disk refuses.
     pub(super) fn push(&self, signal: Signal, bytes: &[u8]) -> rusqlite::Result<u64> {
+        // One that would not fit into an empty outbox leaves the others alone.
+        if bytes.len() as u64 > self.most {
+            return Ok(bytes.len() as u64);
+        }
         let mut database = self.lock();
         let transaction = database.transaction()?;
         let number = match signal {
@@ -185,9 +189,9 @@ mod tests {
         }
         assert_eq!(outbox.push(Signal::Metrics, &[8; 30]).unwrap(), 50);
         assert_eq!((outbox.held().unwrap(), outbox.first().unwrap().unwrap().number), (80, 3));
-        // One that does not fit at all goes as well.
-        assert_eq!(outbox.push(Signal::Metrics, &[9; 200]).unwrap(), 280);
-        assert_eq!(outbox.first().unwrap(), None);
+        // One that does not fit at all is not taken.
+        assert_eq!(outbox.push(Signal::Metrics, &[9; 200]).unwrap(), 200);
+        assert_eq!((outbox.held().unwrap(), outbox.first().unwrap().unwrap().number), (80, 3));
     }
 
     #[test]
