@@ -160,7 +160,7 @@ fn what_version_1_wrote_is_read() {
     assert_eq!((names[0], names[56]), ("gen_ai.server.request.duration", "recurve.telemetry.outbox.size"));
     assert_eq!(sample.series[0].attributes["gen_ai.operation.name"], "chat");
     let counts = vec![38, 31, 33, 33, 25, 19, 24, 4, 19];
-    assert_eq!(sample.series[0].value, Some(Value::Histogram(Histogram { counts, sum: 1523.885_686 })));
+    assert_eq!(sample.series[0].value, Some(Value::Histogram(Histogram { counts, sum: 1_523.885_686 })));
 }
 
 /// Once for each version: the dictionary is a record as they are, and what it wrote is kept for the test above.
