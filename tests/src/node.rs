@@ -17,7 +17,7 @@ pub async fn operator(daemon: &Daemon) -> NodeClient<Channel> {
 pub async fn history(daemon: &Daemon, after: u64) -> (String, Vec<v1::TelemetryRecord>) {
     let mut operator = operator(daemon).await;
     let described = soon(operator.describe(v1::DescribeNodeRequest {})).await.expect("an answer").into_inner();
-    let request = v1::TelemetryRequest { store: described.store, after, since: None };
+    let request = v1::TelemetryRequest { store: described.store, after, since: None, metrics: Vec::new() };
     let mut stream = soon(operator.telemetry(request)).await.expect("an answer").into_inner();
     let (mut store, mut records) = (String::new(), Vec::new());
     while let Some(message) = soon(stream.message()).await.expect("a whole stream") {

@@ -37,6 +37,7 @@ impl Start {
             store: self.store.clone(),
             after: u64::try_from(self.after).unwrap_or(0),
             since: self.since.map(timestamp),
+            ..TelemetryRequest::default()
         }
     }
 

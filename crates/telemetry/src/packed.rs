@@ -6,8 +6,9 @@
 use std::cell::RefCell;
 
 use prost::Message as _;
-use recurve_proto::v1::TelemetryRecord;
+use recurve_proto::Bytes;
 use recurve_proto::v1::telemetry_record::Content;
+use recurve_proto::v1::{Life, Sample, Series, TelemetryRecord};
 use zstd::bulk::{Compressor, Decompressor};
 
 const VERSION: u8 = 1;
@@ -60,11 +61,17 @@ pub fn pack(content: &Content) -> Result<Vec<u8>, PackError> {
 /// # Errors
 /// It is damaged, or a newer version wrote it.
 pub fn unpack(packed: &[u8]) -> Result<Content, PackError> {
-    let damaged = |words: &str| PackError::Damaged(words.to_owned());
+    let message = decompress(packed)?;
+    let record = TelemetryRecord::decode(message).map_err(|error| PackError::Damaged(error.to_string()))?;
+    record.content.ok_or_else(|| PackError::Damaged("it holds nothing".to_owned()))
+}
+
+/// The message, encoded.
+fn decompress(packed: &[u8]) -> Result<Bytes, PackError> {
     let compressed = match packed.split_first() {
         Some((&VERSION, rest)) => rest,
         Some((&version, _)) => return Err(PackError::Version(version)),
-        None => return Err(damaged("it is empty")),
+        None => return Err(PackError::Damaged("it is empty".to_owned())),
     };
     let message = DECOMPRESSOR.with_borrow_mut(|place| {
         let decompressor = match place {
@@ -73,15 +80,55 @@ pub fn unpack(packed: &[u8]) -> Result<Content, PackError> {
         };
         decompressor.decompress(compressed, MOST)
     });
-    let message = message.map_err(|error| PackError::Damaged(error.to_string()))?;
-    let record = TelemetryRecord::decode(message.as_slice()).map_err(|error| PackError::Damaged(error.to_string()))?;
-    record.content.ok_or_else(|| damaged("it holds nothing"))
+    message.map(Bytes::from).map_err(|error| PackError::Damaged(error.to_string()))
+}
+
+/// Unpacks of a sample only the series of these metrics, many times faster than all; none of an event.
+///
+/// # Errors
+/// It is damaged, or a newer version wrote it.
+pub fn unpack_only(packed: &[u8], metrics: &[String]) -> Result<Option<Sample>, PackError> {
+    let message = decompress(packed)?;
+    let damaged = |error: prost::DecodeError| PackError::Damaged(error.to_string());
+    let Some(lean) = LeanRecord::decode(message).map_err(damaged)?.sample else { return Ok(None) };
+    // A series begins with its metric's name, as everything that is encoded in the order of its fields.
+    let wanted = |series: &Bytes| match series.split_at_checked(2) {
+        Some(([NAME, length], rest)) => {
+            rest.get(..usize::from(*length)).is_some_and(|name| metrics.iter().any(|metric| metric.as_bytes() == name))
+        }
+        _ => false,
+    };
+    let series =
+        lean.series.into_iter().filter(wanted).map(Series::decode).collect::<Result<_, _>>().map_err(damaged)?;
+    Ok(Some(Sample { begin: lean.begin, length: lean.length, life: lean.life, series }))
+}
+
+/// The tag of a series' first field, its name; names are shorter than 128 bytes, so that their length is one byte.
+const NAME: u8 = 0x0A;
+
+/// A record whose series are not looked into. Tags are those of `proto/recurve/v1/node.proto`.
+#[derive(Clone, PartialEq, prost::Message)]
+struct LeanRecord {
+    #[prost(message, optional, tag = "3")]
+    sample: Option<LeanSample>,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct LeanSample {
+    #[prost(message, optional, tag = "1")]
+    begin: Option<prost_types::Timestamp>,
+    #[prost(message, optional, tag = "2")]
+    length: Option<prost_types::Duration>,
+    #[prost(message, optional, tag = "3")]
+    life: Option<Life>,
+    #[prost(bytes = "bytes", repeated, tag = "4")]
+    series: Vec<Bytes>,
 }
 
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
-    use recurve_proto::v1::{NodeEvent, Sample, Series, series::Value};
+    use recurve_proto::v1::{NodeEvent, series::Value};
 
     use super::*;
 
@@ -106,6 +153,7 @@ mod tests {
             let mut bytes = bytes;
             if of_ours { bytes.insert(0, VERSION); }
             let _ = unpack(&bytes);
+            let _ = unpack_only(&bytes, &["a".to_owned()]);
         }
     }
 }

@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 
 use prost::Message as _;
 use recurve_proto::v1::telemetry_record::Content;
-use recurve_proto::v1::{Gauge, Histogram, Life, Sample, Series, TelemetryRecord, series::Value};
+use recurve_proto::v1::{Gauge, Histogram, Life, NodeEvent, Sample, Series, TelemetryRecord, series::Value};
 use recurve_telemetry::catalogue::{Kind, METRICS, Metric};
-use recurve_telemetry::packed::{pack, unpack};
+use recurve_telemetry::packed::{pack, unpack, unpack_only};
 
 /// 30 days of minutes in 50 MB, with what the database needs beside them.
 const MOST: usize = 1_050;
@@ -143,6 +143,16 @@ fn a_busy_minute_takes_its_share_of_the_disk_and_no_more() {
     let mean = sizes.iter().sum::<usize>() / sizes.len();
     println!("{} series, {mean} bytes", busy_minute(1).series.len());
     assert!(mean <= MOST, "{mean} bytes");
+}
+
+#[test]
+fn some_metrics_are_unpacked_as_all_are() {
+    let (minute, wanted) = (busy_minute(3), ["hw.temperature".to_owned(), "recurve.tokens".to_owned()]);
+    let packed = pack(&Content::Sample(minute.clone())).unwrap();
+    let series = minute.series.iter().filter(|series| wanted.contains(&series.metric)).cloned().collect();
+    assert_eq!(unpack_only(&packed, &wanted).unwrap(), Some(Sample { series, ..minute }));
+    let event = pack(&Content::Event(NodeEvent { kind: "daemon.started".to_owned(), ..NodeEvent::default() })).unwrap();
+    assert_eq!(unpack_only(&event, &wanted).unwrap(), None);
 }
 
 /// What version 1 wrote when it was new.

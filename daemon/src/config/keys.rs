@@ -60,15 +60,6 @@ pub(super) const KEYS: &[Key] = &[
               model, and deploy another.",
     },
     Key {
-        path: "discovery.announce",
-        kind: Kind::Bool,
-        default: Some("true"),
-        flag: None,
-        doc: "Announce every TCP address that other machines can reach on the local network (multicast DNS, `_recurve._tcp`), \
-              with the host's name, the version, the model's name and whether TLS is spoken, so that \
-              `agent-cli devices discover` finds it. It opens nothing: who may call is decided by TLS alone.",
-    },
-    Key {
         path: "state_dir",
         kind: Kind::Path,
         default: Some(r#""/var/lib/recurve""#),
@@ -92,6 +83,15 @@ pub(super) const KEYS: &[Key] = &[
         flag: None,
         doc: "A root of trust, `N.root.json` of `agent-cli trust init`, that is installed at the start where none is. Afterwards \
               only what it signs counts, and this file is not read again.",
+    },
+    Key {
+        path: "discovery.announce",
+        kind: Kind::Bool,
+        default: Some("true"),
+        flag: None,
+        doc: "Announce every TCP address that other machines can reach on the local network (multicast DNS, `_recurve._tcp`), \
+              with the host's name, the version, the model's name and whether TLS is spoken, so that \
+              `agent-cli devices discover` finds it. It opens nothing: who may call is decided by TLS alone.",
     },
     Key {
         path: "engine.library",

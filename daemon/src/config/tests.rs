@@ -103,7 +103,7 @@ fn an_empty_section_that_does_not_exist_is_reported() {
     }
     assert!(
         text.contains(
-            "the sections are tls, discovery, trust, engine, limits, shutdown, deploy, probation, registry, telemetry, log"
+            "the sections are tls, trust, discovery, engine, limits, shutdown, deploy, probation, registry, telemetry, log"
         ),
         "{text}"
     );

@@ -106,17 +106,21 @@ impl Api for Service {
             metrics: METRICS.iter().map(|metric| metric.description()).collect(),
             records: Vec::new(),
         };
-        let records = unfold(Some((history, after)), move |state| async move {
-            let (history, after) = state?;
-            let reading = Arc::clone(&history);
-            match spawn_blocking(move || reading.read(after, since, BATCH)).await {
-                Ok(Ok(Some((records, last)))) => {
-                    let message = v1::TelemetryResponse { records, ..v1::TelemetryResponse::default() };
-                    Some((Ok(message), Some((history, last))))
+        let metrics: Arc<[String]> = request.metrics.into();
+        let records = unfold(Some((history, after)), move |state| {
+            let metrics = Arc::clone(&metrics);
+            async move {
+                let (history, after) = state?;
+                let reading = Arc::clone(&history);
+                match spawn_blocking(move || reading.read(after, since, &metrics, BATCH)).await {
+                    Ok(Ok(Some((records, last)))) => {
+                        let message = v1::TelemetryResponse { records, ..v1::TelemetryResponse::default() };
+                        Some((Ok(message), Some((history, last))))
+                    }
+                    Ok(Ok(None)) => None,
+                    Ok(Err(error)) => Some((Err(CallError::History(error.to_string()).status(Uuid::now_v7())), None)),
+                    Err(_) => Some((Err(CallError::Abandoned.status(Uuid::now_v7())), None)),
                 }
-                Ok(Ok(None)) => None,
-                Ok(Err(error)) => Some((Err(CallError::History(error.to_string()).status(Uuid::now_v7())), None)),
-                Err(_) => Some((Err(CallError::Abandoned.status(Uuid::now_v7())), None)),
             }
         });
         Ok(Response::new(Box::pin(iter([Ok(first)]).chain(records))))

@@ -245,7 +245,7 @@ async fn the_history_goes_over_the_wire_from_a_cursor() {
         history.append(&v1::telemetry_record::Content::Event(event(n))).unwrap();
     }
     let mut ask = async |store: String, after| {
-        let request = v1::TelemetryRequest { store, after, since: None };
+        let request = v1::TelemetryRequest { store, after, since: None, metrics: Vec::new() };
         let mut stream = operator.telemetry(request).await.unwrap().into_inner();
         let first = stream.message().await.unwrap().unwrap();
         let mut records = first.records;

@@ -103,7 +103,7 @@ impl History {
     }
 
     /// The next records after this one that end after `since`, at most so many, and the number up to which was looked; none
-    /// where there are no more.
+    /// where there are no more. Of all metrics and events, or of these metrics only.
     ///
     /// # Errors
     /// The disk refuses. A record that is damaged is left out.
@@ -111,6 +111,7 @@ impl History {
         &self,
         after: u64,
         since: Option<SystemTime>,
+        metrics: &[String],
         most: usize,
     ) -> Result<Option<(Vec<TelemetryRecord>, u64)>, HistoryError> {
         let since = since.map_or(i64::MIN, millis);
@@ -128,9 +129,13 @@ impl History {
         let Some((last, ..)) = rows.last() else { return Ok(None) };
         let last = last.unsigned_abs();
         let record = |(sequence, first, packed): (i64, Option<i64>, Vec<u8>)| {
-            let content = packed::unpack(&packed)
+            let content = match metrics {
+                [] => packed::unpack(&packed).map(Some),
+                some => packed::unpack_only(&packed, some).map(|sample| sample.map(Content::Sample)),
+            };
+            let content = content
                 .inspect_err(|error| tracing::warn!(sequence, %error, "a record of the history is left out"))
-                .ok()?;
+                .ok()??;
             Some(TelemetryRecord {
                 sequence: sequence.unsigned_abs(),
                 first: first.unwrap_or(sequence).unsigned_abs(),

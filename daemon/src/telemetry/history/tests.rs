@@ -36,7 +36,7 @@ fn event(kind: &str, at: u64) -> Content {
 
 fn all(history: &History) -> Vec<TelemetryRecord> {
     let (mut found, mut after) = (Vec::new(), 0);
-    while let Some((records, upto)) = history.read(after, None, 7).unwrap() {
+    while let Some((records, upto)) = history.read(after, None, &[], 7).unwrap() {
         found.extend(records);
         after = upto;
     }
@@ -65,12 +65,17 @@ fn records_come_back_in_order_and_from_a_cursor() {
     let found = all(&history);
     assert_eq!(found.iter().map(|record| record.sequence).collect::<Vec<_>>(), (1..=20).collect::<Vec<_>>());
     assert!(found.iter().all(|record| record.first == record.sequence));
-    let (later, upto) = history.read(15, None, 100).unwrap().unwrap();
+    let (later, upto) = history.read(15, None, &[], 100).unwrap().unwrap();
     assert_eq!((later.len(), upto), (5, 20));
-    assert_eq!(history.read(20, None, 100).unwrap().map(|(records, _)| records.len()), None);
+    assert_eq!(history.read(20, None, &[], 100).unwrap().map(|(records, _)| records.len()), None);
+    // Of one metric alone, and no events.
+    history.append(&event("hw.alarm", 3000)).unwrap();
+    let (some, upto) = history.read(15, None, &["recurve.tokens".to_owned()], 100).unwrap().unwrap();
+    assert_eq!((some.len(), upto), (5, 21));
+    assert!(some.iter().all(|record| matches!(&record.content, Some(Content::Sample(s)) if s.series.len() == 1)));
     // Of those that end after a time.
     let since = UNIX_EPOCH + Duration::from_secs(10 * 60);
-    assert_eq!(history.read(0, Some(since), 100).unwrap().unwrap().0.len(), 10);
+    assert_eq!(history.read(0, Some(since), &[], 100).unwrap().unwrap().0.len(), 10 + 1);
 }
 
 #[test]
@@ -150,7 +155,7 @@ fn old_minutes_become_hours_and_old_hours_go() {
     assert_eq!(found.iter().filter_map(tokens).sum::<f64>(), 180.0, "nothing is counted twice or lost");
     assert_eq!(found.len(), 2 + 60 + 1, "the event stays");
     // A reader in the middle of an hour is given the hour, with what it stands for.
-    let (rest, _) = history.read(40, None, 1).unwrap().unwrap();
+    let (rest, _) = history.read(40, None, &[], 1).unwrap().unwrap();
     assert_eq!((rest[0].first, rest[0].sequence), (1, 61));
     history.compact(now).unwrap();
     assert_eq!(all(&history).len(), found.len(), "once is enough");
