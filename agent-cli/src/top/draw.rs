@@ -126,12 +126,12 @@ fn header(totals: &Totals, canvas: &mut Canvas<'_>) {
         canvas.write(0, column, &text, style);
         column += width(&text) + 3;
     }
-    let quantile = |q| words::time(first_token(&totals.first, q));
+    let quantile = |q| words::first_token(first_token(&totals.first, q));
     let times = format!(
         "first token p50 {} p95 {}   per token p50 {}   queue {}   rows {}/{}",
         quantile(0.5),
         quantile(0.95),
-        words::time(each_token(&totals.each, 0.5)),
+        words::each_token(each_token(&totals.each, 0.5)),
         totals.waiting,
         totals.active,
         totals.rows

@@ -61,8 +61,11 @@ fn about(device: &Device, row: &Row) -> Vec<(&'static str, String)> {
     let probation = left.map(|left| format!(", on probation for {}", words::lasting(left))).unwrap_or_default();
     lines.push(("model", format!("{model}{kernels}{probation}")));
     lines.push(("tokens/s", format!("{} made, {} read", words::number(row.made), words::number(row.read))));
-    lines.push(("first token", quantiles(|q| first_token(&row.first, q), histogram::count(&row.first))));
-    lines.push(("per token", quantiles(|q| each_token(&row.each, q), histogram::count(&row.each))));
+    lines.push((
+        "first token",
+        quantiles(|q| words::first_token(first_token(&row.first, q)), histogram::count(&row.first)),
+    ));
+    lines.push(("per token", quantiles(|q| words::each_token(each_token(&row.each, q)), histogram::count(&row.each))));
     lines.push(("work", work(told)));
     lines.push(("since start", {
         let number = |value: u64| words::number(Some(value as f64));
@@ -79,8 +82,7 @@ fn about(device: &Device, row: &Row) -> Vec<(&'static str, String)> {
     lines
 }
 
-fn quantiles(of: impl Fn(f64) -> Option<f64>, count: u64) -> String {
-    let at = |q| words::time(of(q));
+fn quantiles(at: impl Fn(f64) -> String, count: u64) -> String {
     format!("p50 {}, p95 {}, p99 {} of {count} in 5 minutes", at(0.5), at(0.95), at(0.99))
 }
 

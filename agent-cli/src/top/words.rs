@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use ratatui::text::Span;
+use recurve_telemetry::catalogue::{find, name};
 
 /// Nothing is known.
 pub(crate) const NONE: &str = "-";
@@ -16,6 +17,23 @@ pub(crate) fn time(seconds: Option<f64>) -> String {
         Some(seconds) if seconds < 9.95 => format!("{seconds:.1}s"),
         Some(seconds) if seconds < 999.5 => format!("{seconds:.0}s"),
         Some(seconds) => format!("{:.0}m", seconds / 60.0),
+    }
+}
+
+/// A quantile of the time to the first token. One in the lowest bucket of the histogram is only known to be below its bound.
+pub(crate) fn first_token(seconds: Option<f64>) -> String {
+    quantile(name::TIME_TO_FIRST_TOKEN, seconds)
+}
+
+/// The same of the time between two tokens.
+pub(crate) fn each_token(seconds: Option<f64>) -> String {
+    quantile(name::TIME_PER_OUTPUT_TOKEN, seconds)
+}
+
+fn quantile(metric: &str, seconds: Option<f64>) -> String {
+    match (seconds, find(metric).and_then(|metric| metric.bounds().first())) {
+        (Some(seconds), Some(&least)) if seconds <= least => format!("<{:.0}ms", least * 1e3),
+        _ => time(seconds),
     }
 }
 
@@ -98,6 +116,13 @@ mod tests {
         }
         assert_eq!(lasting(Duration::from_secs(35)), "35 s");
         assert_eq!(lasting(Duration::from_secs(7_200)), "2 h");
+    }
+
+    #[test]
+    fn what_lies_in_the_lowest_bucket_is_below_its_bound() {
+        assert_eq!((each_token(Some(0.004)), each_token(Some(0.01))), ("<10ms".to_owned(), "<10ms".to_owned()));
+        assert_eq!((each_token(Some(0.011)), each_token(None)), ("11ms".to_owned(), "-".to_owned()));
+        assert_eq!((first_token(Some(0.0004)), first_token(Some(0.004))), ("<1ms".to_owned(), "4.0ms".to_owned()));
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use chrono::{DateTime, SecondsFormat, Utc};
 use recurve_proto::v1::Histogram;
+use recurve_telemetry::histogram::Quantile;
 use serde::Serialize;
 
 use super::table;
@@ -44,19 +45,29 @@ pub(crate) fn time(nanos: i64) -> String {
     DateTime::<Utc>::from_timestamp_nanos(nanos).to_rfc3339_opts(SecondsFormat::Secs, true)
 }
 
-/// The percentiles of a latency; one in the last bucket, which has no upper bound, is more than its lower one.
+/// The percentiles of a latency; one in the last bucket, which has no upper bound, is more than its lower one, and one in the
+/// first is less than its upper one.
 pub(crate) fn percentiles(of: &Histogram, bounds: &[f64], which: &[f64]) -> String {
-    let found: Option<Vec<_>> = which.iter().map(|q| quantile(of, bounds, *q)).collect();
+    let found: Option<Vec<_>> = which.iter().map(|q| quantile(of, bounds, *q).map(|found| signed(&found))).collect();
     let Some(found) = found else { return "-".to_owned() };
     // One unit is written once.
-    let units: Vec<&str> = found.iter().map(|found| unit(found.value)).collect();
+    let units: Vec<&str> = found.iter().map(|(_, value)| unit(*value)).collect();
     let one = units.iter().all(|unit| Some(unit) == units.first());
-    let words = found.iter().zip(&units).map(|(found, unit)| {
-        let more = if found.between.1.is_finite() { "" } else { ">" };
-        format!("{more}{}{}", in_unit(found.value), if one { "" } else { unit })
-    });
+    let words = found
+        .iter()
+        .zip(&units)
+        .map(|((sign, value), unit)| format!("{sign}{}{}", in_unit(*value), if one { "" } else { unit }));
     let words = words.collect::<Vec<_>>().join("/");
     if one { words + units.first().unwrap_or(&"") } else { words }
+}
+
+/// A quantile as it is known.
+fn signed(found: &Quantile) -> (&'static str, f64) {
+    match found.between {
+        (_, upper) if upper.is_infinite() => (">", found.value),
+        (lower, upper) if lower == 0.0 => ("<", upper),
+        _ => ("", found.value),
+    }
 }
 
 fn unit(seconds: f64) -> &'static str {
