@@ -65,7 +65,7 @@ pub(crate) fn percentiles(of: &Histogram, bounds: &[f64], which: &[f64]) -> Stri
 fn signed(found: &Quantile) -> (&'static str, f64) {
     match found.between {
         (_, upper) if upper.is_infinite() => (">", found.value),
-        (lower, upper) if lower == 0.0 => ("<", upper),
+        (0.0, upper) => ("<", upper),
         _ => ("", found.value),
     }
 }
