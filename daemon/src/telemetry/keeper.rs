@@ -14,7 +14,7 @@ use tokio::task::spawn_blocking;
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
-use tracing::{error, info, warn};
+use tracing::{debug, error, info, warn};
 
 use super::export::Export;
 use super::{Telemetry, life};
@@ -161,7 +161,21 @@ impl Keeper {
             life: Some(self.telemetry.life.now()),
             series: self.builder.finish(),
         };
+        self.settle().await;
         self.keep(Content::Sample(sample)).await;
+    }
+
+    /// A history that could not be kept on the disk goes there as soon as it can.
+    async fn settle(&self) {
+        if !self.telemetry.history().is_homeless() {
+            return;
+        }
+        let history = Arc::clone(self.telemetry.history());
+        match spawn_blocking(move || history.settle()).await {
+            Ok(Ok(true)) => info!("the history is kept on the disk now"),
+            Ok(Ok(false)) | Err(_) => {}
+            Ok(Err(error)) => debug!(%error, "the history is still in memory"),
+        }
     }
 
     fn tell_of_jump(begun: SystemTime, now: SystemTime, length: Duration) {

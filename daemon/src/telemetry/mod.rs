@@ -81,12 +81,16 @@ impl Telemetry {
     /// There is no memory.
     pub fn start(settings: &Settings) -> Result<Started, HistoryError> {
         let folder = folder(settings);
+        let wanted = folder.clone();
         let kept = &settings.telemetry;
         let limits = Limits { bytes: kept.history_bytes, minutes: kept.minutes, hours: kept.hours };
         let Opened { history, damaged } = History::open(folder.as_deref(), limits).or_else(|error| {
             let folder = folder.as_deref().unwrap_or(std::path::Path::new("")).display();
-            warn!(%error, %folder, "the history is kept in memory and ends with the daemon");
-            History::open(None, limits)
+            warn!(%error, %folder, "the history is kept in memory until it can be kept there");
+            match &wanted {
+                Some(wanted) => Ok(Opened { history: History::homeless(wanted, limits)?, damaged: None }),
+                None => History::open(None, limits),
+            }
         })?;
         let history = Arc::new(history);
         let life = Life::begin();
@@ -229,7 +233,8 @@ impl Telemetry {
     /// What the hardware complains of now, or we do.
     pub fn alarms(&self) -> Vec<&'static str> {
         let away = self.observed.is_collector_away().then_some("collector-away");
-        self.observed.hardware_alarms().into_iter().chain(away).collect()
+        let homeless = self.history.is_homeless().then_some("history-in-memory");
+        self.observed.hardware_alarms().into_iter().chain(away).chain(homeless).collect()
     }
 
     /// From now on the node is one of the things that are read.

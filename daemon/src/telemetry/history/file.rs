@@ -1,49 +1,56 @@
 //! The database file: made, opened, examined, and put aside where it is damaged.
 
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 use uuid::Uuid;
 
-use super::{History, HistoryError, Limits, SCHEMA};
+use super::{HistoryError, Open, SCHEMA};
 
 const FILE: &str = "history.db";
 /// How long another connection may hold the database.
-const BUSY: Duration = Duration::from_secs(5);
+const BUSY: Duration = Duration::from_millis(500);
 
-/// A history that was opened.
-#[derive(Debug)]
-pub struct Opened {
-    /// The history.
-    pub history: History,
-    /// Where the one that was damaged is now.
-    pub damaged: Option<PathBuf>,
-}
-
-pub(super) fn open(folder: Option<&Path>, limits: Limits) -> Result<Opened, HistoryError> {
-    let Some(folder) = folder else {
-        return Ok(Opened { history: prepare(Connection::open_in_memory()?, limits)?, damaged: None });
-    };
+/// Opens the history of this folder, or one in memory; gives also where a damaged one was put.
+pub(super) fn open(folder: Option<&Path>) -> Result<(Open, Option<PathBuf>), HistoryError> {
+    let Some(folder) = folder else { return Ok((prepare(Connection::open_in_memory()?)?, None)) };
     std::fs::create_dir_all(folder).map_err(HistoryError::Folder)?;
-    let path = folder.join(FILE);
-    match open_file(&path, limits) {
-        Err(HistoryError::Database(error)) if is_damage(&error) => {
-            let aside = put_aside(&path);
-            Ok(Opened { history: open_file(&path, limits)?, damaged: Some(aside) })
-        }
-        opened => Ok(Opened { history: opened?, damaged: None }),
+    match open_file(&folder.join(FILE)) {
+        Err(HistoryError::Database(error)) if is_damage(&error) => begin_anew(folder),
+        opened => Ok((opened?, None)),
     }
 }
 
-fn open_file(path: &Path, limits: Limits) -> Result<History, HistoryError> {
+/// Puts the file aside and begins a new one.
+pub(super) fn begin_anew(folder: &Path) -> Result<(Open, Option<PathBuf>), HistoryError> {
+    let path = folder.join(FILE);
+    let aside = put_aside(&path);
+    Ok((open_file(&path)?, Some(aside)))
+}
+
+fn open_file(path: &Path) -> Result<Open, HistoryError> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    prepare(Connection::open_with_flags(path, flags)?, limits)
+    prepare(Connection::open_with_flags(path, flags)?)
+}
+
+/// Adds the records of one database to another one, in their order; all of them or none.
+pub(super) fn copy(from: &Connection, to: &mut Connection) -> Result<(), HistoryError> {
+    let transaction = to.transaction()?;
+    let mut statement = from.prepare("SELECT kind, ends, packed FROM record ORDER BY sequence")?;
+    let mut rows = statement.query([])?;
+    while let Some(row) = rows.next()? {
+        let (kind, ends, packed): (i64, i64, Vec<u8>) = (row.get(0)?, row.get(1)?, row.get(2)?);
+        transaction
+            .prepare_cached("INSERT INTO record (kind, ends, packed) VALUES (?1, ?2, ?3)")?
+            .execute(rusqlite::params![kind, ends, packed])?;
+    }
+    transaction.commit()?;
+    Ok(())
 }
 
 /// Makes what is not there, and looks whether what is there is whole where the daemon did not end in order.
-fn prepare(database: Connection, limits: Limits) -> Result<History, HistoryError> {
+fn prepare(database: Connection) -> Result<Open, HistoryError> {
     database.busy_timeout(BUSY)?;
     // One daemon alone: another one with the same folder is refused, and there is no shared memory to map.
     database.pragma_update(None, "locking_mode", "EXCLUSIVE")?;
@@ -80,7 +87,7 @@ fn prepare(database: Connection, limits: Limits) -> Result<History, HistoryError
     }
     database.execute("UPDATE meta SET clean = 0", [])?;
     let store = store.parse().map_err(|_| damage())?;
-    Ok(History { store, limits, database: Mutex::new(database) })
+    Ok(Open { store, database, homeless: false, failed: false })
 }
 
 fn examine(database: &Connection) -> Result<(), HistoryError> {
@@ -97,7 +104,7 @@ fn damage() -> rusqlite::Error {
     rusqlite::Error::SqliteFailure(rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_CORRUPT), None)
 }
 
-fn is_damage(error: &rusqlite::Error) -> bool {
+pub(super) fn is_damage(error: &rusqlite::Error) -> bool {
     matches!(error.sqlite_error_code(), Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase))
 }
 

@@ -6,7 +6,7 @@
 mod compact;
 mod file;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -15,8 +15,6 @@ use recurve_proto::v1::{Sample, TelemetryRecord};
 use recurve_telemetry::packed::{self, PackError};
 use rusqlite::{Connection, OptionalExtension as _, params};
 use uuid::Uuid;
-
-pub use file::Opened;
 
 /// How much is kept, and for how long.
 #[derive(Debug, Clone, Copy)]
@@ -53,6 +51,15 @@ pub enum HistoryError {
     Folder(std::io::Error),
 }
 
+/// A history that was opened.
+#[derive(Debug)]
+pub struct Opened {
+    /// The history.
+    pub history: History,
+    /// Where the one that was damaged is now.
+    pub damaged: Option<PathBuf>,
+}
+
 /// The version of the tables.
 const SCHEMA: i64 = 1;
 
@@ -63,9 +70,20 @@ const EVENT: i64 = 3;
 /// The history of this device.
 #[derive(Debug)]
 pub struct History {
-    store: Uuid,
+    /// Where it is, or should be.
+    folder: Option<PathBuf>,
     limits: Limits,
-    database: Mutex<Connection>,
+    open: Mutex<Open>,
+}
+
+#[derive(Debug)]
+struct Open {
+    store: Uuid,
+    database: Connection,
+    /// It should be on the disk, and is not.
+    homeless: bool,
+    /// Something went wrong with it: the next start looks whether it is whole.
+    failed: bool,
 }
 
 impl History {
@@ -74,18 +92,48 @@ impl History {
     /// # Errors
     /// The folder cannot be written, another daemon uses it, or a newer one did.
     pub fn open(folder: Option<&Path>, limits: Limits) -> Result<Opened, HistoryError> {
-        file::open(folder, limits)
+        let (opened, damaged) = file::open(folder)?;
+        let history = Self { folder: folder.map(Path::to_owned), limits, open: Mutex::new(opened) };
+        Ok(Opened { history, damaged })
+    }
+
+    /// A history in memory that goes to this folder as soon as it can ([`Self::settle`]).
+    ///
+    /// # Errors
+    /// There is no memory.
+    pub fn homeless(folder: &Path, limits: Limits) -> Result<Self, HistoryError> {
+        let (mut opened, _) = file::open(None)?;
+        opened.homeless = true;
+        Ok(Self { folder: Some(folder.to_owned()), limits, open: Mutex::new(opened) })
     }
 
     /// Whose history it is: another one with each history that is begun.
     pub fn store(&self) -> Uuid {
-        self.store
+        self.lock().store
+    }
+
+    /// Whether it should be on the disk and is in memory.
+    pub fn is_homeless(&self) -> bool {
+        self.lock().homeless
+    }
+
+    /// Moves to the disk where it could not be before; whether it did.
+    ///
+    /// # Errors
+    /// It still cannot.
+    pub fn settle(&self) -> Result<bool, HistoryError> {
+        let mut open = self.lock();
+        let Some(folder) = self.folder.as_ref().filter(|_| open.homeless) else { return Ok(false) };
+        let (mut settled, _) = file::open(Some(folder))?;
+        file::copy(&open.database, &mut settled.database)?;
+        *open = settled;
+        Ok(true)
     }
 
     /// Adds a record; when this returns it is on the disk. Gives its number.
     ///
     /// # Errors
-    /// The disk refuses.
+    /// The disk refuses: nothing was added.
     pub fn append(&self, content: &Content) -> Result<u64, HistoryError> {
         let (kind, ends) = match content {
             Content::Sample(sample) => (MINUTE, end_of(sample)),
@@ -94,12 +142,37 @@ impl History {
             }
         };
         let packed = packed::pack(content)?;
-        let database = self.lock();
-        let sequence: i64 = database
-            .prepare_cached("INSERT INTO record (kind, ends, packed) VALUES (?1, ?2, ?3) RETURNING sequence")?
-            .query_row(params![kind, ends, packed], |row| row.get(0))?;
-        compact::keep_within(&database, self.limits.bytes)?;
+        let mut open = self.lock();
+        let appended = match open.append(kind, ends, &packed) {
+            Ok(sequence) => Ok(sequence),
+            Err(error) => {
+                self.begin_anew_if_damaged(&mut open, error).and_then(|()| Ok(open.append(kind, ends, &packed)?))
+            }
+        };
+        let sequence = appended.inspect_err(|_| open.failed = true)?;
+        // What is there stays there: a bound that cannot be kept now is kept with the next record.
+        if let Err(error) = compact::keep_within(&open.database, self.limits.bytes) {
+            tracing::debug!(%error, "the history cannot be made smaller");
+        }
         Ok(sequence.unsigned_abs())
+    }
+
+    /// Puts the file aside that is damaged, and begins a new one; any other error is given back.
+    fn begin_anew_if_damaged(&self, open: &mut Open, error: rusqlite::Error) -> Result<(), HistoryError> {
+        let Some(folder) = self.folder.as_ref().filter(|_| !open.homeless && file::is_damage(&error)) else {
+            return Err(error.into());
+        };
+        // The damaged one is closed first.
+        open.database = Connection::open_in_memory()?;
+        let (opened, _) = file::begin_anew(folder)?;
+        *open = opened;
+        tracing::error!(
+            event = recurve_telemetry::event::HISTORY_LOST.name,
+            folder = %folder.display(),
+            %error,
+            "the history is damaged: it is put aside, and a new one is begun"
+        );
+        Ok(())
     }
 
     /// The next records after this one that end after `since`, at most so many, and the number up to which was looked; none
@@ -117,18 +190,19 @@ impl History {
         let since = since.map_or(i64::MIN, millis);
         let after = i64::try_from(after).unwrap_or(i64::MAX);
         let most = i64::try_from(most).unwrap_or(i64::MAX);
-        let rows: Vec<(i64, Option<i64>, Vec<u8>)> = {
-            let database = self.lock();
-            let mut statement = database.prepare_cached(
-                "SELECT sequence, first, packed FROM record WHERE sequence > ?1 AND ends > ?2 ORDER BY sequence LIMIT ?3",
-            )?;
-            let rows =
-                statement.query_map(params![after, since, most], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
-            rows.collect::<Result<_, _>>()?
+        let rows = {
+            let mut open = self.lock();
+            match open.rows(after, since, most) {
+                Ok(rows) => rows,
+                Err(error) => {
+                    self.begin_anew_if_damaged(&mut open, error)?;
+                    open.rows(after, since, most)?
+                }
+            }
         };
         let Some((last, ..)) = rows.last() else { return Ok(None) };
         let last = last.unsigned_abs();
-        let record = |(sequence, first, packed): (i64, Option<i64>, Vec<u8>)| {
+        let record = |(sequence, first, packed): Row| {
             let content = match metrics {
                 [] => packed::unpack(&packed).map(Some),
                 some => packed::unpack_only(&packed, some).map(|sample| sample.map(Content::Sample)),
@@ -152,6 +226,7 @@ impl History {
     pub fn last_event(&self) -> Result<Option<recurve_proto::v1::NodeEvent>, HistoryError> {
         let newest = self
             .lock()
+            .database
             .prepare_cached("SELECT packed FROM record WHERE kind = ?1 ORDER BY sequence DESC LIMIT 1")?
             .query_row([EVENT], |row| row.get::<_, Vec<u8>>(0))
             .optional()?;
@@ -168,22 +243,48 @@ impl History {
     pub fn compact(&self, now: SystemTime) -> Result<(), HistoryError> {
         let now = millis(now);
         let span = |span: Duration| i64::try_from(span.as_millis()).unwrap_or(i64::MAX);
-        compact::remove_before(&self.lock(), now.saturating_sub(span(self.limits.hours)))?;
-        while compact::merge_an_hour(&mut self.lock(), now.saturating_sub(span(self.limits.minutes)))? {}
+        compact::remove_before(&self.lock().database, now.saturating_sub(span(self.limits.hours)))?;
+        while compact::merge_an_hour(&mut self.lock().database, now.saturating_sub(span(self.limits.minutes)))? {}
         Ok(())
     }
 
-    /// The history is closed in order: the next start need not look whether it is whole.
+    /// The history is closed in order: the next start need not look whether it is whole, unless something went wrong with it.
     ///
     /// # Errors
     /// The disk refuses.
     pub fn close(&self) -> Result<(), HistoryError> {
-        file::mark_clean(&self.lock())
+        let open = self.lock();
+        if open.failed { Ok(()) } else { file::mark_clean(&open.database) }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Connection> {
+    fn lock(&self) -> MutexGuard<'_, Open> {
         // SQLite rolls back what another holder did not finish.
-        self.database.lock().unwrap_or_else(PoisonError::into_inner)
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Number, first, and what is packed.
+type Row = (i64, Option<i64>, Vec<u8>);
+
+impl Open {
+    /// Adds a row: committed, or not at all.
+    fn append(&mut self, kind: i64, ends: i64, packed: &[u8]) -> rusqlite::Result<i64> {
+        let transaction = self.database.transaction()?;
+        transaction
+            .prepare_cached("INSERT INTO record (kind, ends, packed) VALUES (?1, ?2, ?3)")?
+            .execute(params![kind, ends, packed])?;
+        let sequence = transaction.last_insert_rowid();
+        transaction.commit()?;
+        Ok(sequence)
+    }
+
+    fn rows(&self, after: i64, since: i64, most: i64) -> rusqlite::Result<Vec<Row>> {
+        let mut statement = self.database.prepare_cached(
+            "SELECT sequence, first, packed FROM record WHERE sequence > ?1 AND ends > ?2 ORDER BY sequence LIMIT ?3",
+        )?;
+        let rows =
+            statement.query_map(params![after, since, most], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
+        rows.collect()
     }
 }
 

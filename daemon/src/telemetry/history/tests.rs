@@ -123,12 +123,72 @@ fn a_damaged_file_is_put_aside_and_a_new_history_begins() {
 }
 
 #[test]
+fn a_record_that_the_disk_refused_is_not_there_and_is_there_once_when_it_takes_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let history = open(&dir).history;
+    history.append(&minute(0, 1.0)).unwrap();
+    // As good as a full disk: the database may have no more pages.
+    let pages = |most: i64| {
+        history.lock().database.pragma_update_and_check(None, "max_page_count", most, |_| Ok(())).unwrap();
+    };
+    pages(1);
+    let mut taken: u32 = 1;
+    while history.append(&minute(u64::from(taken) * 60, 1.0)).is_ok() {
+        taken += 1;
+    }
+    assert_eq!(all(&history).len(), taken as usize);
+    pages(100_000);
+    history.append(&minute(u64::from(taken) * 60, 1.0)).unwrap();
+    assert_eq!(all(&history).iter().filter_map(tokens).sum::<f64>(), f64::from(taken) + 1.0);
+}
+
+#[test]
+fn one_that_is_damaged_while_it_is_open_is_put_aside_at_once() {
+    let dir = tempfile::tempdir().unwrap();
+    {
+        let history = open(&dir).history;
+        for n in 0..500 {
+            history.append(&minute(n * 60, 1.0)).unwrap();
+        }
+        history.close().unwrap();
+    }
+    let path = dir.path().join("history.db");
+    let mut bytes = std::fs::read(&path).unwrap();
+    bytes[12_288..].fill(0xA5);
+    std::fs::write(&path, bytes).unwrap();
+    let opened = open(&dir);
+    assert!(opened.damaged.is_none(), "it was closed in order, so that nobody looked");
+    let store = opened.history.store();
+    // Whoever comes first finds it out, and both go on with a new one.
+    opened.history.read(0, None, &[], 1000).unwrap();
+    opened.history.append(&minute(0, 1.0)).unwrap();
+    assert_ne!(opened.history.store(), store);
+    assert_eq!(all(&opened.history).len(), 1);
+    let files = std::fs::read_dir(dir.path()).unwrap().map(|file| file.unwrap().file_name().into_string().unwrap());
+    assert_eq!(files.filter(|name| name.contains("damaged") && name.ends_with(".db")).count(), 1);
+}
+
+#[test]
+fn one_in_memory_moves_to_the_disk_as_soon_as_it_can() {
+    let dir = tempfile::tempdir().unwrap();
+    let held = open(&dir);
+    held.history.append(&minute(0, 1.0)).unwrap();
+    let homeless = History::homeless(dir.path(), limits()).unwrap();
+    homeless.append(&minute(60, 2.0)).unwrap();
+    assert!(homeless.settle().is_err() && homeless.is_homeless());
+    drop(held);
+    assert!(homeless.settle().unwrap() && !homeless.is_homeless());
+    assert_eq!(all(&homeless).iter().filter_map(tokens).collect::<Vec<_>>(), [1.0, 2.0]);
+    assert!(!homeless.settle().unwrap(), "once is enough");
+}
+
+#[test]
 fn another_daemon_and_a_newer_one_are_told_apart() {
     let dir = tempfile::tempdir().unwrap();
     let held = open(&dir);
     let refused = History::open(Some(dir.path()), limits()).unwrap_err().to_string();
     assert!(refused.contains("locked"), "{refused}");
-    held.history.lock().pragma_update(None, "user_version", 9).unwrap();
+    held.history.lock().database.pragma_update(None, "user_version", 9).unwrap();
     drop(held);
     let newer = History::open(Some(dir.path()), limits()).unwrap_err();
     assert!(matches!(newer, HistoryError::Newer { found: 9, .. }), "{newer}");
