@@ -40,22 +40,35 @@ pub(super) fn settings(variables: &[(String, String)]) -> Vec<(&'static str, &'s
     if get("OTEL_SDK_DISABLED").is_some_and(|text| text.eq_ignore_ascii_case("true")) {
         return Vec::new();
     }
+    // The service's name is one of its attributes, and goes before what these say of it.
+    let service = get("OTEL_SERVICE_NAME").map(|name| {
+        let attributes = pairs(get("OTEL_RESOURCE_ATTRIBUTES").unwrap_or_default());
+        let named = Value::from(format!("service.name={name}"));
+        ("OTEL_SERVICE_NAME", "telemetry.resource", attributes.into_iter().chain([named]).collect::<Vec<_>>().into())
+    });
     let same = SAME.iter().filter_map(|&(name, path, form)| Some((name, path, form.value(get(name)?))));
     let sampler = get(SAMPLER).map(|text| (SAMPLER, "telemetry.traces", share(text, get("OTEL_TRACES_SAMPLER_ARG"))));
     let no_traces = get("OTEL_TRACES_EXPORTER")
         .filter(|text| *text == "none")
         .map(|_| ("OTEL_TRACES_EXPORTER", "telemetry.traces", Value::from(0_u64)));
-    same.chain(sampler).chain(no_traces).collect()
+    same.chain(service).chain(sampler).chain(no_traces).collect()
 }
 
 impl Form {
     fn value(self, text: &str) -> Value {
         match self {
             Self::Text => text.into(),
-            Self::Pairs => text.split(',').map(|pair| Value::from(decoded(pair.trim()))).collect::<Vec<_>>().into(),
-            Self::Milliseconds => text.parse::<u64>().map_or_else(|_| text.into(), |ms| ms.div_ceil(1000).into()),
+            Self::Pairs => pairs(text).into(),
+            Self::Milliseconds => {
+                text.parse::<u64>().map_or_else(|_| text.into(), |ms| ms.div_ceil(1000).max(1).into())
+            }
         }
     }
+}
+
+/// `a=1,b=2`; a comma at the end is none of them.
+fn pairs(text: &str) -> Vec<Value> {
+    text.split(',').map(str::trim).filter(|pair| !pair.is_empty()).map(|pair| Value::from(decoded(pair))).collect()
 }
 
 /// Requests in a hundred.

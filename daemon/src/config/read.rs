@@ -123,6 +123,9 @@ impl Reader {
         self.take(path, |_, value| {
             let text = value.as_str().ok_or_else(String::new)?;
             match url::Url::parse(text) {
+                Ok(url) if !url.username().is_empty() || url.password().is_some() => {
+                    Err("must hold no password: give it in telemetry.headers".to_owned())
+                }
                 Ok(url) if matches!(url.scheme(), "http" | "https") && url.has_host() => Ok(text.to_owned()),
                 _ => Err(String::new()),
             }
@@ -174,7 +177,7 @@ impl Reader {
             return None;
         };
         let source = layers::source(&self.figment, value, path);
-        let shown = json(value);
+        let shown = if key.path == SECRET { masked(value) } else { json(value) };
         let result = convert(key.kind, value);
         self.entries.push(Entry { key: key.path, value: shown.clone(), source: source.clone() });
         match result {
@@ -216,7 +219,17 @@ fn is_name(name: &str) -> bool {
 
 /// A level, or a list with at most one of them beside `TARGET=LEVEL`.
 pub(crate) fn log_filter(text: &str) -> Option<Targets> {
-    let mut filter = Targets::new();
+    let (mut filter, mut default) = (Targets::new(), LevelFilter::OFF);
+    for part in text.split(',').map(str::trim) {
+        if !part.contains('=') {
+            default = log_level(part)?;
+        }
+    }
+    // Libraries that log every frame of a connection: a line that is sent to somebody would make more lines. Whoever wants them
+    // names them.
+    for target in ["h2", "hyper", "hyper_util", "tonic", "tower"] {
+        filter = filter.with_target(target, default.min(LevelFilter::INFO));
+    }
     for part in text.split(',').map(str::trim) {
         filter = match part.split_once('=') {
             Some(("", _)) => return None,
@@ -276,6 +289,18 @@ fn lookup<'a>(data: &'a Dict, path: &str) -> Option<&'a Value> {
             _ => None,
         },
     }
+}
+
+/// The key whose values are shown to nobody.
+const SECRET: &str = "telemetry.headers";
+
+/// Names without their values.
+fn masked(value: &Value) -> Json {
+    let name = |item: &Value| {
+        let text = item.as_str().unwrap_or_default();
+        text.split_once('=').map_or_else(|| "…".to_owned(), |(name, _)| format!("{name}=…"))
+    };
+    Json::Array(value.as_array().unwrap_or_default().iter().map(|item| Json::from(name(item))).collect())
 }
 
 fn json(value: &Value) -> Json {

@@ -268,6 +268,15 @@ impl Settings {
                  set insecure = true as well",
             );
         }
+        if let Some(address) = self.telemetry.prometheus.filter(|address| !insecure && !address.ip().is_loopback()) {
+            reader.reject(
+                "telemetry.prometheus",
+                format!(
+                    "other machines can reach {address}, and everyone on that network could read all metrics: take 127.0.0.1, or \
+                     set insecure = true as well"
+                ),
+            );
+        }
         if insecure || self.tls.is_some() {
             return;
         }

@@ -102,6 +102,11 @@ impl Call {
         self.record.progressed(delta);
     }
 
+    /// Tells how many tokens the prompt has, for the case that no end follows.
+    pub(super) fn reads(&mut self, tokens: usize) {
+        self.record.reads(tokens);
+    }
+
     /// Tells what is asked, which is kept only where that is configured.
     pub(super) fn asked(&mut self, prompt: impl FnOnce() -> String) {
         self.record.asked(prompt);

@@ -9,6 +9,7 @@ use recurve_telemetry::wire::collector::trace::v1::{ExportTraceServiceRequest, E
 use tonic::metadata::{MetadataKey, MetadataMap};
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
 use tonic::{Code, Request, Status};
+use tonic_types::StatusExt as _;
 
 use super::status::code_name;
 use crate::config::Collector;
@@ -141,20 +142,21 @@ fn add_headers(metadata: &mut MetadataMap, headers: &[(String, String)]) {
     }
 }
 
-/// As the specification of OTLP says (version 1.9, "Failures"), and where nobody answered.
+/// As the specification of OTLP says (version 1.9, "Failures"), and where nobody answered. A message that is too large is one
+/// for which resources are exhausted, or out of range, without a word of when to try again: it will never be taken.
 fn may_be_tried_again(status: &Status) -> bool {
+    if status.code() == Code::ResourceExhausted {
+        return status.get_details_retry_info().is_some();
+    }
     matches!(
         status.code(),
         Code::Cancelled
             | Code::DeadlineExceeded
             | Code::Aborted
-            | Code::OutOfRange
             | Code::Unavailable
             | Code::DataLoss
-            | Code::ResourceExhausted
             // What a proxy, or a service that is being set up, answers.
             | Code::Unknown
-            | Code::Unimplemented
             | Code::Unauthenticated
             | Code::PermissionDenied
     )

@@ -47,7 +47,6 @@ impl Inference for Service {
     async fn generate(&self, request: Request<v1::GenerateRequest>) -> Result<Response<Answers>, Status> {
         let mut call = self.begin(generate(request.get_ref()), &request).await?;
         let request = request.into_inner();
-        call.asked(|| asked(&request));
         match start_generation(&mut call, &request).await {
             Ok(ticket) => Ok(Response::new(answers(Answering { call, ticket, again: Some(request) }))),
             Err(error) => Err(call.failed(&error)),
@@ -125,6 +124,8 @@ async fn start_generation(call: &mut Call, wire: &v1::GenerateRequest) -> Result
         let request = Generate::parse(wire.clone(), &model)?;
         let priority = request.priority;
         let generation = call.within(request.tokenized(&model)).await?;
+        call.reads(generation.prompt.len());
+        call.asked(|| asked(wire));
         match submit(call, priority, Work::Generate(generation)) {
             Err(CallError::Refused(Refusal::Replaced)) => call.go_on().await?,
             submitted => return submitted,

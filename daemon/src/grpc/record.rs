@@ -96,14 +96,22 @@ impl Record {
 
     pub(super) fn asked(&mut self, prompt: impl FnOnce() -> String) {
         if self.node.telemetry().keeps_content() {
-            self.content = Some(Content { input: prompt(), output: String::new() });
+            self.content = Some(Content::asked(prompt()));
         }
     }
 
+    /// The prompt has so many tokens.
+    pub(super) fn reads(&mut self, tokens: usize) {
+        self.usage.prompt_tokens = u64::try_from(tokens).unwrap_or_default();
+    }
+
     pub(super) fn progressed(&mut self, delta: &Delta) {
+        if self.usage.completion_tokens == 0 && !delta.tokens.is_empty() {
+            self.timings.time_to_first_token = self.begun.elapsed();
+        }
         self.usage.completion_tokens += u64::try_from(delta.tokens.len()).unwrap_or_default();
         if let Some(content) = &mut self.content {
-            content.output.push_str(&delta.text);
+            content.answered(&delta.text);
         }
     }
 

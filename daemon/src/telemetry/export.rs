@@ -34,7 +34,8 @@ const SAY_AGAIN: Duration = Duration::from_secs(600);
 pub(super) struct Export {
     outbox: Arc<Outbox>,
     observed: Arc<Observed>,
-    news: Arc<Notify>,
+    /// One for each signal.
+    news: [Notify; 2],
 }
 
 /// What is dropped is said, but not each time.
@@ -46,7 +47,7 @@ struct Said {
 
 impl Export {
     pub(super) fn new(outbox: Outbox, observed: Arc<Observed>) -> Self {
-        Self { outbox: Arc::new(outbox), observed, news: Arc::new(Notify::new()) }
+        Self { outbox: Arc::new(outbox), observed, news: [Notify::new(), Notify::new()] }
     }
 
     /// Puts metrics into the outbox. Blocks.
@@ -70,8 +71,8 @@ impl Export {
                 warn!(%error, "what is to be sent to the collector cannot be kept");
             }
         }
-        self.observed.waiting(self.outbox.held().unwrap_or_default());
-        self.news.notify_one();
+        self.observed.waiting(self.outbox.held());
+        self.news[signal as usize].notify_one();
     }
 
     /// Puts spans into the outbox as they come, until there are no more to come, and then those that came.
@@ -91,22 +92,43 @@ impl Export {
         }
     }
 
-    /// Sends until the daemon has stopped, and then for a moment what is left.
+    /// Sends until the daemon has stopped, and then for a moment what is left. Each signal has a sender of its own.
     pub(super) async fn send(self: Arc<Self>, collector: Collector, stopped: CancellationToken) {
-        let mut sender =
-            Sender { export: self, client: CollectorClient::new(&collector), away: None, said: Said::default() };
-        stopped.run_until_cancelled(sender.run()).await;
-        // What is not sent now is on the disk.
-        let _ = timeout(LAST, sender.all()).await;
+        let senders = Signal::ALL.map(|signal| {
+            let (export, collector, stopped) = (Arc::clone(&self), collector.clone(), stopped.clone());
+            async move {
+                let client = CollectorClient::new(&collector);
+                let mut sender =
+                    Sender { signal, export, client, away: None, full: Said::default(), refused: Said::default() };
+                stopped.run_until_cancelled(sender.run()).await;
+                // What is not sent now is on the disk.
+                let _ = timeout(LAST, sender.all()).await;
+            }
+        });
+        futures_util::future::join_all(senders).await;
     }
 }
 
 struct Sender {
+    signal: Signal,
     export: Arc<Export>,
     client: CollectorClient,
     /// Since when the collector takes nothing, and how long it is waited now.
     away: Option<(Instant, Duration)>,
-    said: Said,
+    full: Said,
+    refused: Said,
+}
+
+impl Said {
+    /// Whether it is to be said that so many bytes were dropped in all; then how many since it was said last.
+    fn now(&mut self, bytes: u64) -> Option<u64> {
+        let new = bytes.saturating_sub(self.bytes);
+        let due = new > 0 && self.at.is_none_or(|at| at.elapsed() > SAY_AGAIN);
+        due.then(|| {
+            *self = Self { at: Some(Instant::now()), bytes };
+            new
+        })
+    }
 }
 
 impl Sender {
@@ -115,7 +137,7 @@ impl Sender {
             self.all().await;
             match self.away {
                 Some((_, pause)) => tokio::time::sleep(pause).await,
-                None => self.export.news.notified().await,
+                None => self.export.news[self.signal as usize].notified().await,
             }
         }
     }
@@ -124,31 +146,21 @@ impl Sender {
     async fn all(&mut self) {
         loop {
             self.say_what_is_dropped();
-            let outbox = Arc::clone(&self.export.outbox);
-            let message = match spawn_blocking(move || outbox.first()).await {
+            let (export, signal) = (Arc::clone(&self.export), self.signal);
+            let message = match spawn_blocking(move || export.outbox.first(signal)).await {
                 Ok(Ok(Some(message))) => message,
                 Ok(Ok(None)) => return self.is_back(),
-                Ok(Err(error)) => {
-                    warn!(%error, "what waits for the collector cannot be read");
-                    return self.is_away("its outbox cannot be read");
-                }
+                Ok(Err(error)) => return self.is_away(&format!("its outbox cannot be read: {error}")),
                 Err(_) => return,
             };
             match self.client.send(&message).await {
                 Sent::Taken { rejected: None } => {}
-                Sent::Taken { rejected: Some(words) } => warn!(%words, "the collector took only a part"),
-                Sent::Refused(words) => {
-                    self.export.observed.dropped("refused", message.bytes.len() as u64);
-                    warn!(
-                        event = event::DROPPED.name,
-                        reason = words,
-                        "the collector refuses what is sent: it is dropped"
-                    );
-                }
+                Sent::Taken { rejected: Some(words) } => self.refused(message.bytes.len(), &words),
+                Sent::Refused(words) => self.refused(message.bytes.len(), &words),
                 Sent::Away(words) => return self.is_away(&words),
             }
             if !self.remove(message).await {
-                return;
+                return self.is_away("what it has cannot be removed from its outbox");
             }
         }
     }
@@ -156,8 +168,8 @@ impl Sender {
     async fn remove(&self, message: Message) -> bool {
         let export = Arc::clone(&self.export);
         let removed = spawn_blocking(move || {
-            let removed = export.outbox.remove(message.number);
-            export.observed.waiting(export.outbox.held().unwrap_or_default());
+            let removed = export.outbox.remove(&message);
+            export.observed.waiting(export.outbox.held());
             removed
         });
         match removed.await {
@@ -172,41 +184,53 @@ impl Sender {
     }
 
     fn is_away(&mut self, words: &str) {
-        let pause = match self.away {
-            Some((_, pause)) => (pause * 2).min(LONGEST_PAUSE),
-            None => {
-                let endpoint = self.client.endpoint();
-                warn!(
-                    event = event::COLLECTOR_AWAY.name,
-                    endpoint,
-                    reason = words,
-                    "the collector takes nothing: what is for it waits on the disk"
-                );
-                FIRST_PAUSE
-            }
-        };
+        let pause = self.away.map_or(FIRST_PAUSE, |(_, pause)| (pause * 2).min(LONGEST_PAUSE));
         let since = self.away.map_or_else(Instant::now, |(since, _)| since);
         self.away = Some((since, pause));
-        self.export.observed.collector_away(true);
+        if self.export.observed.collector_is_away(self.signal) {
+            let (endpoint, signal) = (self.client.endpoint(), self.signal.name());
+            warn!(
+                event = event::COLLECTOR_AWAY.name,
+                endpoint,
+                signal,
+                reason = words,
+                "the collector takes nothing: what is for it waits on the disk"
+            );
+        }
     }
 
     fn is_back(&mut self) {
-        if let Some((since, _)) = self.away.take() {
+        if let Some((since, _)) = self.away.take()
+            && self.export.observed.collector_is_back(self.signal)
+        {
             let seconds = since.elapsed().as_secs();
             info!(event = event::COLLECTOR_BACK.name, seconds, "the collector has all that waited for it");
-            self.export.observed.collector_away(false);
+        }
+    }
+
+    /// The collector will never take it, or took only a part of it.
+    fn refused(&mut self, bytes: usize, words: &str) {
+        self.export.observed.dropped("refused", bytes as u64);
+        let all = self.export.observed.dropped_because("refused");
+        if let Some(bytes) = self.refused.now(all) {
+            let signal = self.signal.name();
+            warn!(
+                event = event::DROPPED.name,
+                signal,
+                bytes,
+                reason = words,
+                "the collector refuses what is sent: it is dropped"
+            );
         }
     }
 
     fn say_what_is_dropped(&mut self) {
-        let dropped = self.export.observed.dropped_because("full");
-        if dropped > self.said.bytes && self.said.at.is_none_or(|at| at.elapsed() > SAY_AGAIN) {
-            let bytes = dropped - self.said.bytes;
+        let all = self.export.observed.dropped_because("full");
+        if let Some(bytes) = self.full.now(all).filter(|_| self.signal == Signal::Metrics) {
             warn!(
                 event = event::DROPPED.name,
                 bytes, "the collector is away for so long that the oldest of what waits for it is dropped"
             );
-            self.said = Said { at: Some(Instant::now()), bytes: dropped };
         }
     }
 }

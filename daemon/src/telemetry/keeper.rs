@@ -1,7 +1,7 @@
 //! Reads everything in turn, and gives it to the history and to whom it is exported.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use recurve_proto::v1::telemetry_record::Content;
@@ -17,6 +17,7 @@ use tokio_util::task::AbortOnDropHandle;
 use tracing::{debug, error, info, warn};
 
 use super::export::Export;
+use super::history::HistoryError;
 use super::{Telemetry, life};
 use crate::config::Collector;
 
@@ -44,10 +45,10 @@ pub struct Keeper {
     inbox: mpsc::Receiver<NodeEvent>,
     sending: Option<Sending>,
     export: Option<Arc<Export>>,
-    builder: Builder,
+    builder: Arc<Mutex<Builder>>,
     begun: (SystemTime, Duration),
     /// What the disk did not take yet.
-    pending: VecDeque<Content>,
+    pending: Arc<Mutex<VecDeque<Content>>>,
     /// The disk refuses, and it was said.
     told: bool,
     alarms: Vec<&'static str>,
@@ -60,9 +61,9 @@ impl Keeper {
             inbox,
             export: sending.as_ref().map(|sending| Arc::clone(&sending.export)),
             sending,
-            builder: Builder::default(),
+            builder: Arc::default(),
             begun: (SystemTime::now(), life::since_boot()),
-            pending: VecDeque::new(),
+            pending: Arc::default(),
             told: false,
             alarms: Vec::new(),
         }
@@ -121,18 +122,16 @@ impl Keeper {
     /// Reads everything: gauges have been through these values. `send`: the collector is given them.
     async fn read(&mut self, send: bool) {
         let (telemetry, export) = (Arc::clone(&self.telemetry), self.export.clone().filter(|_| send));
-        let mut builder = std::mem::take(&mut self.builder);
+        let builder = Arc::clone(&self.builder);
         let read = spawn_blocking(move || {
             let readings = telemetry.read();
-            builder.observe(&readings);
+            locked(&builder).observe(&readings);
             if let Some(export) = export {
                 export.metrics(readings);
             }
-            builder
         });
-        match read.await {
-            Ok(builder) => self.builder = builder,
-            Err(_) => error!("reading the metrics panicked: a record lacks them"),
+        if read.await.is_err() {
+            error!("reading the metrics panicked: a record may lack them");
         }
         self.tell_of_alarms();
     }
@@ -159,7 +158,7 @@ impl Keeper {
             begin: now.checked_sub(length).map(Into::into),
             length: length.try_into().ok(),
             life: Some(self.telemetry.life.now()),
-            series: self.builder.finish(),
+            series: locked(&self.builder).finish(),
         };
         self.settle().await;
         self.keep(Content::Sample(sample)).await;
@@ -192,34 +191,32 @@ impl Keeper {
 
     /// Puts it into the history, with what was refused before.
     async fn keep(&mut self, content: Content) {
-        self.pending.push_back(content);
-        if self.pending.len() > MOST_PENDING {
-            self.pending.pop_front();
-            warn!("a record of the history is lost: the disk has refused records for long");
-        }
-        let (history, mut pending) = (Arc::clone(self.telemetry.history()), std::mem::take(&mut self.pending));
+        let (history, pending) = (Arc::clone(self.telemetry.history()), Arc::clone(&self.pending));
         let written = spawn_blocking(move || {
+            let mut pending = locked(&pending);
+            pending.push_back(content);
+            if pending.len() > MOST_PENDING {
+                pending.pop_front();
+                warn!("a record of the history is lost: the disk has refused records for long");
+            }
             while let Some(content) = pending.front() {
-                if let Err(error) = history.append(content) {
-                    return (pending, Err(error));
-                }
+                history.append(content)?;
                 pending.pop_front();
             }
-            (pending, Ok(()))
+            Ok::<(), HistoryError>(())
         });
         match written.await {
-            Ok((_, Ok(()))) => {
+            Ok(Ok(())) => {
                 if std::mem::take(&mut self.told) {
                     info!("the history is written again");
                 }
             }
-            Ok((pending, Err(error))) => {
-                self.pending = pending;
+            Ok(Err(error)) => {
                 if !std::mem::replace(&mut self.told, true) {
                     error!(%error, "the history cannot be written: records are held in memory until it can");
                 }
             }
-            Err(_) => error!("writing the history panicked: a record is lost"),
+            Err(_) => error!("writing the history panicked: it is tried again with the next record"),
         }
     }
 
@@ -229,6 +226,11 @@ impl Keeper {
             warn!(%error, "old records of the history cannot be put together");
         }
     }
+}
+
+/// What is in it, whatever happened to another holder: every change is whole.
+fn locked<T>(of: &Mutex<T>) -> MutexGuard<'_, T> {
+    of.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn ticks(every: Duration) -> tokio::time::Interval {

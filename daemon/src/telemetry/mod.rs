@@ -104,7 +104,7 @@ impl Telemetry {
                 let export =
                     Arc::new(Export::new(outbox(folder.as_deref(), kept.outbox_bytes)?, Arc::clone(&observed)));
                 let sending = Sending { export, collector: collector.clone(), spans: spans_made };
-                (Some(sending), Some(Spans::new(resource, give)))
+                (Some(sending), Some(Spans::new(resource, give, Arc::clone(&observed))))
             }
         };
         let interval = watch::Sender::new(kept.interval);

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
@@ -10,6 +10,7 @@ use opentelemetry::KeyValue;
 use recurve_telemetry::catalogue::name;
 
 use super::host::{Host, Machine, Measured, Readings};
+use super::outbox::Signal;
 use crate::config::Settings;
 use crate::node::{Node, Phase};
 
@@ -25,7 +26,8 @@ pub struct Observed {
     started: Instant,
     rollbacks: AtomicU64,
     outbox: AtomicU64,
-    collector_away: AtomicBool,
+    /// A bit for each signal that the collector does not take.
+    away: AtomicU8,
     dropped: Mutex<BTreeMap<&'static str, u64>>,
 }
 
@@ -39,7 +41,7 @@ impl Observed {
             started: Instant::now(),
             rollbacks: AtomicU64::new(0),
             outbox: AtomicU64::new(0),
-            collector_away: AtomicBool::new(false),
+            away: AtomicU8::new(0),
             dropped: Mutex::default(),
         })
     }
@@ -70,14 +72,20 @@ impl Observed {
         dropped.get(reason).copied().unwrap_or_default()
     }
 
-    /// The collector takes nothing, or all again.
-    pub(super) fn collector_away(&self, away: bool) {
-        self.collector_away.store(away, Ordering::Relaxed);
+    /// The collector does not take a signal; whether it took all before.
+    pub(super) fn collector_is_away(&self, signal: Signal) -> bool {
+        self.away.fetch_or(1 << signal as u8, Ordering::Relaxed) == 0
     }
 
-    /// Whether it takes nothing.
+    /// The collector has all of a signal; whether it is all of all now.
+    pub(super) fn collector_is_back(&self, signal: Signal) -> bool {
+        let bit = 1 << signal as u8;
+        self.away.fetch_and(!bit, Ordering::Relaxed) == bit
+    }
+
+    /// Whether it does not take something.
     pub fn is_collector_away(&self) -> bool {
-        self.collector_away.load(Ordering::Relaxed)
+        self.away.load(Ordering::Relaxed) != 0
     }
 
     /// The machine, as far as it stays the same.

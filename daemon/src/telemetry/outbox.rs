@@ -7,7 +7,7 @@ use std::time::Duration;
 use rusqlite::{Connection, OptionalExtension as _, params};
 
 const FILE: &str = "outbox.db";
-const BUSY: Duration = Duration::from_secs(5);
+const BUSY: Duration = Duration::from_millis(500);
 
 /// What a message is of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,7 +33,35 @@ pub struct Message {
 #[derive(Debug)]
 pub(super) struct Outbox {
     most: u64,
-    database: Mutex<Connection>,
+    inner: Mutex<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    database: Connection,
+    /// Bytes of all messages.
+    held: u64,
+}
+
+impl Signal {
+    /// Each has a queue of its own: one that the collector does not take keeps up no other.
+    pub const ALL: [Self; 2] = [Self::Metrics, Self::Traces];
+
+    /// As it is written down.
+    fn number(self) -> i64 {
+        match self {
+            Self::Metrics => 1,
+            Self::Traces => 2,
+        }
+    }
+
+    /// For people.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Metrics => "metrics",
+            Self::Traces => "traces",
+        }
+    }
 }
 
 impl Outbox {
@@ -73,9 +101,12 @@ impl Outbox {
             "CREATE TABLE IF NOT EXISTS message (
                  number INTEGER PRIMARY KEY AUTOINCREMENT,
                  signal INTEGER NOT NULL,
-                 bytes BLOB NOT NULL)",
+                 bytes BLOB NOT NULL);
+             CREATE INDEX IF NOT EXISTS message_signal ON message (signal, number)",
         )?;
-        Ok(Self { most, database: Mutex::new(database) })
+        let held: i64 =
+            database.query_row("SELECT coalesce(sum(length(bytes)), 0) FROM message", [], |row| row.get(0))?;
+        Ok(Self { most, inner: Mutex::new(Inner { database, held: held.unsigned_abs() }) })
     }
 
     /// Adds a message. Gives the bytes of older ones that had to go for it, or its own where it is larger than the outbox.
@@ -87,18 +118,14 @@ impl Outbox {
         if bytes.len() as u64 > self.most {
             return Ok(bytes.len() as u64);
         }
-        let mut database = self.lock();
+        let mut inner = self.lock();
+        let Inner { database, held } = &mut *inner;
         let transaction = database.transaction()?;
-        let number = match signal {
-            Signal::Metrics => 1,
-            Signal::Traces => 2,
-        };
         transaction
             .prepare_cached("INSERT INTO message (signal, bytes) VALUES (?1, ?2)")?
-            .execute(params![number, bytes])?;
-        let mut dropped = 0;
-        let mut held = held(&transaction)?;
-        while held > self.most {
+            .execute(params![signal.number(), bytes])?;
+        let (mut now, mut dropped) = (*held + bytes.len() as u64, 0);
+        while now > self.most {
             let oldest: Option<(i64, i64)> = transaction
                 .prepare_cached("SELECT number, length(bytes) FROM message ORDER BY number LIMIT 1")?
                 .query_row([], |row| Ok((row.get(0)?, row.get(1)?)))
@@ -106,23 +133,22 @@ impl Outbox {
             let Some((oldest, length)) = oldest else { break };
             transaction.prepare_cached("DELETE FROM message WHERE number = ?1")?.execute([oldest])?;
             dropped += length.unsigned_abs();
-            held -= length.unsigned_abs().min(held);
+            now = now.saturating_sub(length.unsigned_abs());
         }
         transaction.commit()?;
+        *held = now;
         Ok(dropped)
     }
 
-    /// The oldest message.
+    /// The oldest message of a signal.
     ///
     /// # Errors
     /// The disk refuses.
-    pub(super) fn first(&self) -> rusqlite::Result<Option<Message>> {
+    pub(super) fn first(&self, signal: Signal) -> rusqlite::Result<Option<Message>> {
         self.lock()
-            .prepare_cached("SELECT number, signal, bytes FROM message ORDER BY number LIMIT 1")?
-            .query_row([], |row| {
-                let signal = if row.get::<_, i64>(1)? == 1 { Signal::Metrics } else { Signal::Traces };
-                Ok(Message { number: row.get(0)?, signal, bytes: row.get(2)? })
-            })
+            .database
+            .prepare_cached("SELECT number, bytes FROM message WHERE signal = ?1 ORDER BY number LIMIT 1")?
+            .query_row([signal.number()], |row| Ok(Message { number: row.get(0)?, signal, bytes: row.get(1)? }))
             .optional()
     }
 
@@ -130,34 +156,28 @@ impl Outbox {
     ///
     /// # Errors
     /// The disk refuses.
-    pub(super) fn remove(&self, number: i64) -> rusqlite::Result<()> {
-        let database = self.lock();
-        database.prepare_cached("DELETE FROM message WHERE number = ?1")?.execute([number])?;
-        if held(&database)? == 0 {
+    pub(super) fn remove(&self, message: &Message) -> rusqlite::Result<()> {
+        let mut inner = self.lock();
+        let Inner { database, held } = &mut *inner;
+        // It may have gone already, because the outbox was full.
+        if database.prepare_cached("DELETE FROM message WHERE number = ?1")?.execute([message.number])? > 0 {
+            *held = held.saturating_sub(message.bytes.len() as u64);
+        }
+        if *held == 0 {
             database.execute_batch("PRAGMA incremental_vacuum(64)")?;
         }
         Ok(())
     }
 
     /// Bytes that wait.
-    ///
-    /// # Errors
-    /// The disk refuses.
-    pub(super) fn held(&self) -> rusqlite::Result<u64> {
-        held(&self.lock())
+    pub(super) fn held(&self) -> u64 {
+        self.lock().held
     }
 
-    fn lock(&self) -> MutexGuard<'_, Connection> {
-        // SQLite rolls back what another holder did not finish.
-        self.database.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        // SQLite rolls back what another holder did not finish, and the sum is written after the commit.
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-fn held(database: &Connection) -> rusqlite::Result<u64> {
-    let sum: i64 = database
-        .prepare_cached("SELECT coalesce(sum(length(bytes)), 0) FROM message")?
-        .query_row([], |row| row.get(0))?;
-    Ok(sum.unsigned_abs())
 }
 
 #[cfg(test)]
@@ -172,13 +192,14 @@ mod tests {
         outbox.push(Signal::Traces, b"two").unwrap();
         drop(outbox);
         let outbox = Outbox::open(Some(dir.path()), 1000).unwrap();
-        let first = outbox.first().unwrap().unwrap();
+        let first = outbox.first(Signal::Metrics).unwrap().unwrap();
         assert_eq!((first.signal, first.bytes.as_slice()), (Signal::Metrics, b"one".as_slice()));
-        outbox.remove(first.number).unwrap();
-        let second = outbox.first().unwrap().unwrap();
+        outbox.remove(&first).unwrap();
+        let second = outbox.first(Signal::Traces).unwrap().unwrap();
         assert_eq!((second.signal, second.bytes.as_slice()), (Signal::Traces, b"two".as_slice()));
-        outbox.remove(second.number).unwrap();
-        assert_eq!((outbox.first().unwrap(), outbox.held().unwrap()), (None, 0));
+        outbox.remove(&second).unwrap();
+        outbox.remove(&second).unwrap();
+        assert_eq!((outbox.first(Signal::Traces).unwrap(), outbox.held()), (None, 0));
     }
 
     #[test]
@@ -188,10 +209,10 @@ mod tests {
             assert_eq!(outbox.push(Signal::Metrics, &[7; 25]).unwrap(), 0);
         }
         assert_eq!(outbox.push(Signal::Metrics, &[8; 30]).unwrap(), 50);
-        assert_eq!((outbox.held().unwrap(), outbox.first().unwrap().unwrap().number), (80, 3));
+        assert_eq!((outbox.held(), outbox.first(Signal::Metrics).unwrap().unwrap().number), (80, 3));
         // One that does not fit at all is not taken.
         assert_eq!(outbox.push(Signal::Metrics, &[9; 200]).unwrap(), 200);
-        assert_eq!((outbox.held().unwrap(), outbox.first().unwrap().unwrap().number), (80, 3));
+        assert_eq!((outbox.held(), outbox.first(Signal::Metrics).unwrap().unwrap().number), (80, 3));
     }
 
     #[test]
@@ -200,6 +221,6 @@ mod tests {
         std::fs::write(dir.path().join(FILE), "no database, and long enough to be taken for one".repeat(50)).unwrap();
         let outbox = Outbox::open(Some(dir.path()), 100).unwrap();
         outbox.push(Signal::Metrics, b"one").unwrap();
-        assert!(outbox.first().unwrap().is_some());
+        assert!(outbox.first(Signal::Metrics).unwrap().is_some());
     }
 }

@@ -2,6 +2,7 @@
 //! the making of tokens. A caller's trace goes on.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use opentelemetry::propagation::TextMapPropagator as _;
@@ -10,13 +11,23 @@ use opentelemetry::{Context, KeyValue};
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::error::OTelSdkResult;
 use opentelemetry_sdk::propagation::TraceContextPropagator;
-use opentelemetry_sdk::trace::{BatchSpanProcessor, SdkTracer, SdkTracerProvider, SpanData, SpanExporter};
+use opentelemetry_sdk::trace::{
+    BatchConfigBuilder, BatchSpanProcessor, Sampler, SdkTracer, SdkTracerProvider, SpanData, SpanExporter, SpanLimits,
+};
 use recurve_telemetry::otlp::SCOPE;
 use recurve_telemetry::{ResourceAttributesWithSchema, group_spans_by_resource_and_scope, wire};
 use tokio::sync::mpsc;
 use uuid::Uuid;
 
+use super::observed::Observed;
 use super::request::Request;
+
+/// Spans that wait to be handed on, how many go at once, and after which time.
+const QUEUE: usize = 2048;
+const BATCH: usize = 128;
+const DELAY: Duration = Duration::from_secs(2);
+/// Most bytes of what is asked and of what is answered in a span.
+const MOST_CONTENT: usize = 4096;
 
 /// The call that a caller's trace comes from (W3C Trace Context).
 #[derive(Debug, Clone)]
@@ -43,13 +54,36 @@ impl Parent {
     }
 }
 
-/// What is asked and answered.
+/// What is asked and answered: the beginning of each.
 #[derive(Debug, Clone, Default)]
 pub struct Content {
     /// The prompt, or the turns.
     pub input: String,
     /// The answer so far.
     pub output: String,
+}
+
+impl Content {
+    /// What is asked.
+    pub fn asked(input: String) -> Self {
+        Self { input: beginning(input), output: String::new() }
+    }
+
+    /// More of the answer.
+    pub fn answered(&mut self, text: &str) {
+        if self.output.len() < MOST_CONTENT {
+            self.output = beginning(std::mem::take(&mut self.output) + text);
+        }
+    }
+}
+
+fn beginning(mut text: String) -> String {
+    if text.len() > MOST_CONTENT {
+        let end = (0..=MOST_CONTENT).rev().find(|&at| text.is_char_boundary(at)).unwrap_or(0);
+        text.truncate(end);
+        text.push('…');
+    }
+    text
 }
 
 /// A call that ended.
@@ -82,10 +116,25 @@ pub(super) struct Spans {
 
 impl Spans {
     /// Spans go to `outbox`, as messages for a collector.
-    pub(super) fn new(resource: Resource, outbox: mpsc::Sender<wire::trace::v1::ResourceSpans>) -> Self {
-        let exporter = Exporter { resource: (&resource).into(), outbox };
-        let processor = BatchSpanProcessor::builder(exporter).build();
-        let provider = SdkTracerProvider::builder().with_resource(resource).with_span_processor(processor).build();
+    pub(super) fn new(
+        resource: Resource,
+        outbox: mpsc::Sender<wire::trace::v1::ResourceSpans>,
+        observed: Arc<Observed>,
+    ) -> Self {
+        let exporter = Exporter { resource: (&resource).into(), outbox, observed };
+        // All of it is set here: the library would read the environment, and the configuration was asked already.
+        let batches = BatchConfigBuilder::default()
+            .with_max_queue_size(QUEUE)
+            .with_max_export_batch_size(BATCH)
+            .with_scheduled_delay(DELAY)
+            .build();
+        let processor = BatchSpanProcessor::builder(exporter).with_batch_config(batches).build();
+        let provider = SdkTracerProvider::builder()
+            .with_sampler(Sampler::AlwaysOn)
+            .with_span_limits(SpanLimits::default())
+            .with_resource(resource)
+            .with_span_processor(processor)
+            .build();
         Self { tracer: provider.tracer(SCOPE), provider }
     }
 
@@ -175,14 +224,18 @@ fn attributes(call: &CallSpan<'_>) -> Vec<KeyValue> {
 struct Exporter {
     resource: ResourceAttributesWithSchema,
     outbox: mpsc::Sender<wire::trace::v1::ResourceSpans>,
+    observed: Arc<Observed>,
 }
 
 impl SpanExporter for Exporter {
     async fn export(&self, batch: Vec<SpanData>) -> OTelSdkResult {
         let groups = group_spans_by_resource_and_scope(batch, &self.resource);
         for spans in groups {
-            // Full: more than the disk takes. Spans are the first that may go.
-            let _ = self.outbox.try_send(spans);
+            // More than the disk takes: spans are the first that may go.
+            if let Err(error) = self.outbox.try_send(spans) {
+                let (mpsc::error::TrySendError::Full(spans) | mpsc::error::TrySendError::Closed(spans)) = error;
+                self.observed.dropped("full", prost::Message::encoded_len(&spans) as u64);
+            }
         }
         Ok(())
     }
