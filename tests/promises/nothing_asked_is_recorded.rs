@@ -4,6 +4,7 @@ use std::path::Path;
 
 use recurve_tests::client::{chat, connect, generate};
 use recurve_tests::daemon::Setup;
+use recurve_tests::node::history;
 use recurve_tests::world;
 
 /// Words that are nowhere else.
@@ -11,9 +12,13 @@ const ASKED: &str = "dim the hall lights to 37 xylophone";
 
 fn setup(dir: &Path, collector: &str) -> Setup {
     Setup::new(&world::demo())
+        .unix()
         .set("telemetry.dir", dir.display())
         .set("telemetry.interval", 1)
         .set("telemetry.endpoint", collector)
+        // What the configuration says counts, whatever the environment has.
+        .env("OTEL_TRACES_SAMPLER", "always_off")
+        .set("telemetry.traces", 100)
         .set("log.level", "trace")
         .allow("the collector takes nothing")
         .allow("telemetry.content is on")
@@ -35,6 +40,9 @@ async fn neither_what_is_asked_nor_what_is_answered() {
         let daemon = setup(dir.path(), "http://127.0.0.1:9").set("telemetry.content", content).start();
         let answer = generate(&connect(&daemon).await, chat(ASKED)).await.unwrap();
         assert!(!answer.text.is_empty());
+        let (_, records) = history(&daemon, 0).await;
+        let recorded = format!("{records:?}");
+        assert!(!recorded.contains("xylophone") && !recorded.contains(&answer.text), "the history never has it");
         daemon.terminate();
         daemon.wait_for("stopped");
         let logged = daemon.has_logged("xylophone") || daemon.has_logged(&answer.text);
@@ -43,7 +51,5 @@ async fn neither_what_is_asked_nor_what_is_answered() {
         assert!(holds(dir.path(), "recurve.v1.Inference/Generate"), "spans wait on the disk");
         assert_eq!(holds(dir.path(), "xylophone"), content, "spans have it where that is configured");
         assert_eq!(holds(dir.path(), "recurve.content"), content, "and are marked then");
-        let history = dir.path().join("history.db");
-        assert!(history.exists());
     }
 }

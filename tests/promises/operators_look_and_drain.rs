@@ -189,3 +189,15 @@ fn lines_are_followed_over_a_restart() {
     wait(&mut follower);
     until(|| again.has_logged("ready"));
 }
+
+#[test]
+fn following_at_debug_makes_no_lines_of_its_own() {
+    let daemon = Setup::new(&world::tiny("int8")).unix().set("log.level", "debug").start();
+    let mut follower = agent_cli(&["logs", "--follow", "--on", &daemon.address]);
+    let mut follower = follower.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap();
+    std::thread::sleep(std::time::Duration::from_secs(2));
+    follower.kill().unwrap();
+    let lines = std::io::read_to_string(follower.stdout.take().unwrap()).unwrap().lines().count();
+    follower.wait().unwrap();
+    assert!((1..200).contains(&lines), "{lines} lines");
+}

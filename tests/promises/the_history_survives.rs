@@ -145,6 +145,7 @@ async fn a_disk_that_refuses_records_hurts_no_request_and_what_was_kept_stays_wh
     life(None).await;
     let changes = std::fs::read_to_string(&log).unwrap().lines().count() as u64;
     assert!(changes > 10, "{changes}");
+    let mut known = 0;
     for at in 0..12 {
         let fault = [Fault::Error, Fault::Short, Fault::Stop][at as usize % 3];
         life(Some((at * changes / 12, fault))).await;
@@ -152,6 +153,9 @@ async fn a_disk_that_refuses_records_hurts_no_request_and_what_was_kept_stays_wh
         let daemon = setup(&telemetry).start();
         let records = history(&daemon, 0).await.1;
         assert!(kinds(&records).contains(&"daemon.started"), "{at} {fault:?}");
+        let found = records.windows(2).all(|pair| pair[0].sequence < pair[1].sequence);
+        assert!(found && records.len() >= known, "{at} {fault:?}: what was there is there");
+        known = records.len();
         assert!(daemon.stop().success());
     }
 }

@@ -185,6 +185,8 @@ async fn forwarded(args: &Args, endpoint: &str, store: &Store, chosen: &[Chosen]
     let authority = args.otlp_ca.as_ref().map(|path| {
         std::fs::read(path).map_err(|error| Failure::Usage(format!("cannot read {}: {error}", path.display())))
     });
+    // One after the other: what two of them send at the same time, a collector would count twice.
+    let _turn = turn(args).await?;
     let mut collector = Collector::connect(endpoint, authority.transpose()?.as_deref(), args.patience).await?;
     let mut told = Told::default();
     let mut result = Ok(());
@@ -196,6 +198,22 @@ async fn forwarded(args: &Args, endpoint: &str, store: &Store, chosen: &[Chosen]
     }
     output::aside(&told.words(endpoint));
     result
+}
+
+/// Waits until no other command sends on what this store holds.
+async fn turn(args: &Args) -> Result<Option<std::fs::File>, Failure> {
+    let Some(path) = args.kept.path().map(|path| path.with_extension("forwarding")) else { return Ok(None) };
+    let name = path.display().to_string();
+    let locked = tokio::task::spawn_blocking(move || {
+        let file = std::fs::File::create(path)?;
+        file.lock()?;
+        Ok::<_, std::io::Error>(file)
+    });
+    match locked.await {
+        Ok(Ok(file)) => Ok(Some(file)),
+        Ok(Err(error)) => Err(Failure::Failed(format!("cannot lock {name}, so that nothing is sent twice: {error}"))),
+        Err(_) => Err(Failure::Failed(format!("waiting for {name} broke off"))),
+    }
 }
 
 fn ended(args: &Args, chosen: Vec<Chosen>) -> Result<(), Failure> {

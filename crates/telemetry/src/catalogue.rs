@@ -302,7 +302,7 @@ pub const METRICS: &[Metric] = &[
         "1",
         Kind::Gauge,
         &["gen_ai.request.model", "recurve.bundle.digest", "recurve.kernels"],
-        "Always 1: which model is served, the digest of its bundle, and whose kernels compute it.",
+        "Always 1: which model is served, the digest of its bundle, and whose kernels compute it: the instruction set of ours, or `onnxruntime`.",
     ),
     metric(
         name::ROLLBACKS,

@@ -281,8 +281,7 @@ pub(super) const KEYS: &[Key] = &[
         kind: Kind::Integer { min: 1, max: 3600 },
         default: Some("60"),
         flag: None,
-        doc: "Seconds that a record of the history stands for, and between two exports. (`OTEL_METRIC_EXPORT_INTERVAL`, in \
-              milliseconds, sets it too.)",
+        doc: "Seconds that a record of the history stands for.",
     },
     Key {
         path: "telemetry.history_bytes",
@@ -312,6 +311,14 @@ pub(super) const KEYS: &[Key] = &[
         flag: None,
         doc: "An OpenTelemetry collector that metrics and traces are sent to, by OTLP over gRPC. Not set: none. \
               (`OTEL_EXPORTER_OTLP_ENDPOINT` sets it too.)",
+    },
+    Key {
+        path: "telemetry.export_interval",
+        kind: Kind::Integer { min: 1, max: 3600 },
+        default: None,
+        flag: None,
+        doc: "Seconds between two exports of metrics. Not set: with each record of the history. (`OTEL_METRIC_EXPORT_INTERVAL`, in \
+              milliseconds, sets it too.)",
     },
     Key {
         path: "telemetry.protocol",

@@ -23,7 +23,7 @@ const SAME: [(&str, &str, Form); 9] = [
     ("OTEL_EXPORTER_OTLP_CERTIFICATE", "telemetry.ca", Form::Text),
     ("OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE", "telemetry.certificate", Form::Text),
     ("OTEL_EXPORTER_OTLP_CLIENT_KEY", "telemetry.key", Form::Text),
-    ("OTEL_METRIC_EXPORT_INTERVAL", "telemetry.interval", Form::Milliseconds),
+    ("OTEL_METRIC_EXPORT_INTERVAL", "telemetry.export_interval", Form::Milliseconds),
     ("OTEL_RESOURCE_ATTRIBUTES", "telemetry.resource", Form::Pairs),
 ];
 
@@ -129,7 +129,7 @@ mod tests {
         let expected = [
             ("telemetry.endpoint", r#""http://c:4317""#),
             ("telemetry.headers", r#"["authorization=Bearer x","a=b"]"#),
-            ("telemetry.interval", "15"),
+            ("telemetry.export_interval", "15"),
             ("telemetry.traces", "25"),
         ];
         assert_eq!(found, expected.map(|(path, text)| (path, text.to_owned())));
@@ -140,7 +140,7 @@ mod tests {
         let wrong = of(&[("OTEL_METRIC_EXPORT_INTERVAL", "soon"), ("OTEL_TRACES_SAMPLER", "jaeger")]);
         assert_eq!(
             wrong,
-            [("telemetry.interval", r#""soon""#.to_owned()), ("telemetry.traces", r#""jaeger""#.to_owned())]
+            [("telemetry.export_interval", r#""soon""#.to_owned()), ("telemetry.traces", r#""jaeger""#.to_owned())]
         );
         assert!(of(&[("OTEL_SDK_DISABLED", "true"), ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://c:1")]).is_empty());
     }

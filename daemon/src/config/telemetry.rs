@@ -38,6 +38,8 @@ pub struct TelemetrySettings {
 pub struct Collector {
     /// `telemetry.endpoint`
     pub endpoint: String,
+    /// `telemetry.export_interval`
+    pub every: Option<Duration>,
     /// `telemetry.headers`
     pub headers: Vec<(String, String)>,
     /// `telemetry.timeout`
@@ -62,6 +64,7 @@ impl TelemetrySettings {
         let minutes = seconds(reader, "telemetry.minutes", DAY);
         let hours = seconds(reader, "telemetry.hours", DAY);
         let endpoint = reader.url("telemetry.endpoint");
+        let every = reader.integer("telemetry.export_interval").map(Duration::from_secs);
         reader.choice("telemetry.protocol");
         let headers = reader.pairs("telemetry.headers");
         let timeout = seconds(reader, "telemetry.timeout", 1);
@@ -87,7 +90,7 @@ impl TelemetrySettings {
         if hours < minutes {
             reader.reject("telemetry.hours", "must not be less than telemetry.minutes");
         }
-        let collector = endpoint.map(|endpoint| Collector { endpoint, headers, timeout, ca, own });
+        let collector = endpoint.map(|endpoint| Collector { endpoint, every, headers, timeout, ca, own });
         Self {
             dir,
             interval,

@@ -111,6 +111,24 @@ fn an_empty_section_that_does_not_exist_is_reported() {
 }
 
 #[test]
+fn connections_are_not_logged_frame_by_frame_unless_they_are_named() {
+    use tracing::Level;
+    let enabled = |text: &str, target, level| read::log_filter(text).unwrap().would_enable(target, &level);
+    assert!(enabled("debug", "recurved::node", Level::DEBUG) && !enabled("debug", "h2::codec", Level::DEBUG));
+    assert!(enabled("debug", "h2::codec", Level::INFO) && !enabled("warn", "h2::codec", Level::INFO));
+    assert!(enabled("info,h2=trace", "h2::codec", Level::TRACE));
+}
+
+#[test]
+fn the_collectors_headers_are_shown_without_their_values() {
+    let variables = owned(&[("RECURVE_TELEMETRY__HEADERS", "authorization=Bearer secret")]);
+    let report = load_from(&flags(), None, &variables).report;
+    assert!(!report.text().contains("secret") && !report.json().contains("secret"), "{}", report.text());
+    let report = load_from(&flags(), None, &owned(&[("RECURVE_TELEMETRY__ENDPOINT", "http://me:secret@c:1")])).report;
+    assert!(report.text().contains("must hold no password"), "{}", report.text());
+}
+
+#[test]
 fn pairs_have_names() {
     let resource = |text: &str| load_from(&flags(), None, &owned(&[("RECURVE_TELEMETRY__RESOURCE", text)]));
     let settings = resource("site=north, rack=a=b").settings.unwrap();

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use recurve_proto::v1::telemetry_record::Content;
 use recurve_proto::v1::{NodeEvent, Sample};
@@ -23,6 +23,8 @@ use crate::config::Collector;
 
 /// How often gauges are read: their least and greatest value in a record are of these.
 const READ: Duration = Duration::from_secs(10);
+/// How much earlier than its time an export may be: readings come in turn.
+const SLACK: Duration = Duration::from_millis(200);
 /// How often old records are put together.
 const COMPACT: Duration = Duration::from_secs(15 * 60);
 /// Records that are held while the disk does not take them.
@@ -45,6 +47,9 @@ pub struct Keeper {
     inbox: mpsc::Receiver<NodeEvent>,
     sending: Option<Sending>,
     export: Option<Arc<Export>>,
+    /// Between two exports; none: with each record.
+    export_every: Option<Duration>,
+    exported: Instant,
     builder: Arc<Mutex<Builder>>,
     begun: (SystemTime, Duration),
     /// What the disk did not take yet.
@@ -60,6 +65,8 @@ impl Keeper {
             telemetry,
             inbox,
             export: sending.as_ref().map(|sending| Arc::clone(&sending.export)),
+            export_every: sending.as_ref().and_then(|sending| sending.collector.every),
+            exported: Instant::now(),
             sending,
             builder: Arc::default(),
             begun: (SystemTime::now(), life::since_boot()),
@@ -78,7 +85,7 @@ impl Keeper {
         });
         let mut interval = self.telemetry.interval.subscribe();
         let every = *interval.borrow_and_update();
-        let (mut reads, mut records, mut compactions) = (ticks(READ.min(every)), ticks(every), ticks(COMPACT));
+        let (mut reads, mut records, mut compactions) = (ticks(self.reads(every)), ticks(every), ticks(COMPACT));
         // The first tick of each comes at once.
         records.tick().await;
         loop {
@@ -87,13 +94,16 @@ impl Keeper {
                 () = stopped.cancelled() => break,
                 Some(event) = self.inbox.recv() => self.keep(Content::Event(event)).await,
                 _ = records.tick() => {
-                    self.read(true).await;
+                    self.read(self.export_every.is_none()).await;
                     self.record().await;
                 }
-                _ = reads.tick() => self.read(false).await,
+                _ = reads.tick() => {
+                    let due = self.export_every.is_some_and(|every| self.exported.elapsed() + SLACK >= every);
+                    self.read(due).await;
+                },
                 Ok(()) = interval.changed() => {
                     let every = *interval.borrow_and_update();
-                    (reads, records) = (ticks(READ.min(every)), ticks(every));
+                    (reads, records) = (ticks(self.reads(every)), ticks(every));
                 }
                 _ = compactions.tick() => self.compact().await,
             }
@@ -119,9 +129,17 @@ impl Keeper {
         }
     }
 
+    /// How often everything is read where a record stands for so long.
+    fn reads(&self, record: Duration) -> Duration {
+        READ.min(record).min(self.export_every.unwrap_or(READ))
+    }
+
     /// Reads everything: gauges have been through these values. `send`: the collector is given them.
     async fn read(&mut self, send: bool) {
         let (telemetry, export) = (Arc::clone(&self.telemetry), self.export.clone().filter(|_| send));
+        if send {
+            self.exported = Instant::now();
+        }
         let builder = Arc::clone(&self.builder);
         let read = spawn_blocking(move || {
             let readings = telemetry.read();

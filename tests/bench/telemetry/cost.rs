@@ -33,6 +33,7 @@ pub(super) fn measure(bench: &Bench, subject: &Subject) -> Result<Table, Failure
     let mut with_spans = settings(&["--bundle", "/none"])?;
     let collector = recurved::config::Collector {
         endpoint: "http://127.0.0.1:9".to_owned(),
+        every: None,
         headers: Vec::new(),
         timeout: Duration::from_secs(1),
         ca: None,
