@@ -227,7 +227,7 @@ pub(crate) fn log_filter(text: &str) -> Option<Targets> {
     }
     // Libraries that log every frame of a connection: a line that is sent to somebody would make more lines. Whoever wants them
     // names them.
-    for target in ["h2", "hyper", "hyper_util", "tonic", "tower"] {
+    for target in ["h2", "hyper", "hyper_util"] {
         filter = filter.with_target(target, default.min(LevelFilter::INFO));
     }
     for part in text.split(',').map(str::trim) {

@@ -77,7 +77,7 @@ impl Filesystem {
     }
 }
 
-/// Bytes that went through a network interface. They only grow, also where the kernel's counters start again.
+/// Bytes that went through a network interface since the daemon began to look. They only grow, also where the kernel's counters start again.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Interface {
     /// Such as `eth0`.
