@@ -82,14 +82,6 @@ const OUTPUT_TOKEN: &[f64] = &[0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.
 /// The conventions' buckets.
 const CALL: &[f64] = &[0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0];
 
-const GEN_AI: &[&str] = &[
-    "gen_ai.operation.name",
-    "gen_ai.provider.name",
-    "gen_ai.request.model",
-    "gen_ai.response.model",
-    "server.address",
-    "server.port",
-];
 const GEN_AI_DURATION: &[&str] = &[
     "gen_ai.operation.name",
     "gen_ai.provider.name",
@@ -99,6 +91,8 @@ const GEN_AI_DURATION: &[&str] = &[
     "server.port",
     "error.type",
 ];
+/// `error.type` is the duration's alone.
+const GEN_AI: &[&str] = GEN_AI_DURATION.split_at(6).0;
 const SENSOR: &[&str] = &["hw.id", "hw.name", "hw.sensor_location"];
 
 /// Names of the metrics that programs ask for.
