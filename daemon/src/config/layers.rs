@@ -13,7 +13,7 @@ use super::otel;
 use super::report::{Problem, Source};
 
 /// Environment variables with the prefix that are no keys: the command line, `agent-cli` and the demo script read them.
-const NOT_KEYS: [&str; 9] = [
+const NOT_KEYS: [&str; 11] = [
     "RECURVE_CONFIG",
     "RECURVE_ON",
     "RECURVE_FLEET",
@@ -23,6 +23,8 @@ const NOT_KEYS: [&str; 9] = [
     "RECURVE_KEY",
     "RECURVE_BIN_DIR",
     "RECURVE_PYTHON",
+    "RECURVE_ROTEL",
+    "RECURVE_UPDATE_PAGES",
 ];
 
 /// One source of settings.
