@@ -12,6 +12,8 @@ pub mod log;
 pub mod model;
 pub mod node;
 pub mod operate;
+pub mod progress;
+mod reload;
 pub mod request;
 pub mod store;
 pub mod system;
@@ -32,7 +34,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 use tracing::{error, info, warn};
 
-use crate::config::{Address, Settings};
+use crate::config::{Address, Entry, Loaded, Settings};
 use crate::deployment::{Deployment, Models};
 use crate::engine::EngineError;
 use crate::grpc::{Listener, Server, Tls, TlsError};
@@ -42,11 +44,18 @@ use crate::node::{Node, Phase};
 use crate::operate::Operations;
 use crate::store::{Pulls, Store, StoreError};
 use crate::system::announce;
+use crate::system::service::{self, Service};
 use crate::telemetry::{Started, Telemetry};
 use crate::trust::{Trust, TrustError};
 
+/// Beyond the limit of a step, time for it to end.
+const STEP_ENDING: Duration = Duration::from_secs(15);
+
 /// Time for clients to take the end of their answers, after the engine's grace period.
 const LAST_ANSWERS: Duration = Duration::from_secs(2);
+
+/// How long requests wait while the first model is loaded, before they are told to come again.
+const LOADING_PATIENCE: Duration = Duration::from_secs(5);
 
 /// Orders that wait until the one before is carried out.
 const ORDERS: usize = 4;
@@ -95,17 +104,28 @@ pub enum Error {
     Internal(String),
 }
 
-/// Serves the configuration's bundle, or the models that are deployed, on the listeners until `shutdown`, then finishes what runs within the grace period.
+/// What tells the daemon from outside to stop or to change.
+pub struct Control<S> {
+    /// Ends when it is to stop.
+    pub shutdown: S,
+    /// The configuration, each time it was read again.
+    pub reloads: mpsc::Receiver<Loaded>,
+}
+
+/// Serves the configuration's bundle, or the models that are deployed, on the listeners until it is told to stop, then finishes
+/// what runs within the grace period. `values`: every key of the configuration with its value.
 ///
-/// Calls are accepted from the first moment, and answered UNAVAILABLE until the engine is up.
+/// Calls are accepted from the first moment; requests wait a little for the engine, and are answered UNAVAILABLE when it takes
+/// longer.
 ///
 /// # Errors
 /// The bundle cannot be served, or the engine failed.
 pub async fn run(
     settings: Settings,
+    values: Vec<Entry>,
     log: Log,
     listeners: Vec<Listener>,
-    shutdown: impl Future<Output = ()> + Send + 'static,
+    control: Control<impl Future<Output = ()> + Send + 'static>,
 ) -> Result<(), Error> {
     let reached: Vec<Address> = listeners.iter().map(|listener| listener.local().clone()).collect();
     let listen: Vec<String> = reached.iter().map(ToString::to_string).collect();
@@ -122,7 +142,7 @@ pub async fn run(
     };
     let Started { telemetry, keeper } = start_telemetry(&settings).await?;
     log.attach(&telemetry);
-    let node = Node::new(settings.engine.queue, Arc::clone(&telemetry));
+    let node = Node::new(settings.engine.queue, LOADING_PATIENCE, Arc::clone(&telemetry));
     let keeping = Keeping::begin(keeper);
     let _shown = prometheus.map(|listener| {
         if let Ok(address) = listener.local_addr() {
@@ -131,10 +151,11 @@ pub async fn run(
         AbortOnDropHandle::new(tokio::spawn(telemetry::prometheus::serve(listener, Arc::clone(&telemetry))))
     });
     let _announcement = settings.announce.then(|| announce::start(&node, &reached, encrypted));
-    let operations = Operations { settings: Arc::clone(&settings), listen, log, telemetry };
+    let _told = Service::start(&node, settings.engine.step_limit + STEP_ENDING, settings.grace + LAST_ANSWERS);
+    let operations = Operations { settings: Arc::clone(&settings), values: values.into(), listen, log, telemetry, tls };
     // The last reading is of it, too.
     let _alive = Arc::clone(&node);
-    let outcome = serve(settings, node, store, operations, (listeners, &addresses), tls, shutdown).await;
+    let outcome = serve(settings, node, store, operations, (listeners, &addresses), control).await;
     // Whatever the end, what is known of it is written.
     keeping.finish().await;
     outcome
@@ -167,9 +188,9 @@ async fn serve(
     store: Option<Arc<Store>>,
     operations: Operations,
     (listeners, addresses): (Vec<Listener>, &str),
-    tls: Option<Tls>,
-    shutdown: impl Future<Output = ()> + Send + 'static,
+    control: Control<impl Future<Output = ()> + Send + 'static>,
 ) -> Result<(), Error> {
+    let Control { shutdown, mut reloads } = control;
     let trust = open_trust(&settings, store.clone()).await?;
     let _clock = trust.as_ref().map(Trust::follow_clock);
     let (orders, mut inbox) = mpsc::channel(ORDERS);
@@ -177,7 +198,7 @@ async fn serve(
         let pulls = Pulls::new(Arc::clone(&store), settings.registry.clone());
         Models { store, pulls, trust, settings: Arc::clone(&settings), orders }
     });
-    let server = Server::start(&node, listeners, &settings.limits, models, operations, tls)
+    let server = Server::start(&node, listeners, &settings.limits, models, operations.clone())
         .await
         .map_err(|error| Error::Internal(format!("the services cannot be set up: {error}")))?;
     // Heard also while an order is carried out.
@@ -224,6 +245,7 @@ async fn serve(
     deployment.look_after();
     // Only now: who reads this line may ask at once.
     info!(listen = %addresses, model, bundle, "ready");
+    service::ready();
 
     let outcome = loop {
         tokio::select! {
@@ -235,6 +257,11 @@ async fn serve(
                 Err(error) => break Err(error),
             },
             Some(order) = inbox.recv() => deployment.carry_out(order, &server).await?,
+            Some(loaded) = reloads.recv() => {
+                service::reloading();
+                reload::reload(&operations, loaded);
+                service::ready();
+            }
         }
     };
     // Orders that wait are told that the node stops.

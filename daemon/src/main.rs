@@ -4,12 +4,15 @@ use std::io::Write as _;
 use std::process::ExitCode;
 
 use clap::Parser as _;
-use recurved::Error;
-use recurved::config::{self, Cli, Command, Flags, Format, Settings};
+use recurved::config::{self, Address, Cli, Command, Entry, Flags, Format, Settings};
 use recurved::grpc::Listener;
 use recurved::log::Log;
-use recurved::system::{exit, signals::StopSignals};
+use recurved::system::signals::{ReloadSignal, StopSignals};
+use recurved::system::sockets::Inherited;
+use recurved::system::{exit, service};
 use recurved::trust::TrustError;
+use recurved::{Control, Error};
+use tokio::sync::mpsc;
 use tracing::error;
 
 fn main() -> ExitCode {
@@ -28,9 +31,20 @@ fn main() -> ExitCode {
 }
 
 fn serve(flags: &Flags) -> ExitCode {
-    let loaded = config::load(flags);
+    // Before there are threads: it changes the environment.
+    let inherited = match Inherited::take() {
+        Ok(inherited) => inherited,
+        Err(error) => {
+            let _ = writeln!(std::io::stderr(), "{error}");
+            service::failed(&error);
+            return exit::UNAVAILABLE.into();
+        }
+    };
+    let loaded = config::load(flags, &inherited.addresses());
     let Some(settings) = loaded.settings else {
-        let _ = write!(std::io::stderr(), "{}", config::problems(&loaded.report.problems));
+        let problems = config::problems(&loaded.report.problems);
+        let _ = write!(std::io::stderr(), "{problems}");
+        service::failed(&problems);
         return exit::CONFIG.into();
     };
     let log = Log::start(&settings.log);
@@ -41,36 +55,67 @@ fn serve(flags: &Flags) -> ExitCode {
             return exit::OS.into();
         }
     };
-    runtime.block_on(listen_and_run(settings, log))
+    runtime.block_on(listen_and_run(settings, loaded.report.values, log, inherited, flags.clone()))
 }
 
-async fn listen_and_run(settings: Settings, log: Log) -> ExitCode {
-    let signals = match StopSignals::catch() {
-        Ok(signals) => signals,
-        Err(error) => {
+async fn listen_and_run(
+    settings: Settings,
+    values: Vec<Entry>,
+    log: Log,
+    mut inherited: Inherited,
+    flags: Flags,
+) -> ExitCode {
+    let (stop, reload) = match (StopSignals::catch(), ReloadSignal::catch()) {
+        (Ok(stop), Ok(reload)) => (stop, reload),
+        (Err(error), _) | (_, Err(error)) => {
             error!(%error, "signals cannot be caught");
             return exit::OS.into();
         }
     };
+    let held = inherited.addresses();
     let mut listeners = Vec::new();
     for address in &settings.listen {
-        match Listener::bind(address).await {
+        let listener = match inherited.of(address) {
+            Some(socket) => Listener::adopt(address, socket),
+            None => Listener::bind(address).await,
+        };
+        match listener {
             Ok(listener) => listeners.push(listener),
             Err(error) => {
                 error!("{error}");
+                service::failed(&error.to_string());
                 return exit::UNAVAILABLE.into();
             }
         }
     }
-    match recurved::run(settings, log, listeners, signals.first()).await {
+    let (loaded, reloads) = mpsc::channel(1);
+    tokio::spawn(read_again(reload, flags, held, loaded));
+    let control = Control { shutdown: stop.first(), reloads };
+    match recurved::run(settings, values, log, listeners, control).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             error!("{error}");
+            service::failed(&error.to_string());
             if matches!(error, Error::Stuck(_)) {
                 // ONNX Runtime computes on in a thread that nobody can end: nothing of it may be taken down beside that.
                 std::process::abort();
             }
             code(&error).into()
+        }
+    }
+}
+
+/// Reads the configuration again at each signal.
+async fn read_again(
+    mut signal: ReloadSignal,
+    flags: Flags,
+    inherited: Vec<Address>,
+    loaded: mpsc::Sender<config::Loaded>,
+) {
+    loop {
+        signal.next().await;
+        if loaded.send(config::load(&flags, &inherited)).await.is_err() {
+            return;
         }
     }
 }
@@ -89,7 +134,7 @@ fn code(error: &Error) -> u8 {
 }
 
 fn check_config(flags: &Flags, format: Format) -> ExitCode {
-    let report = config::load(flags).report;
+    let report = config::load(flags, &[]).report;
     let printed = print(&match format {
         Format::Text => report.text(),
         Format::Json => report.json() + "\n",

@@ -5,7 +5,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
+use recurve_runtime::Terminator;
 use tokio::sync::{Semaphore, watch};
+use tokio::time::sleep;
 use tokio_util::task::TaskTracker;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 use uuid::Uuid;
@@ -13,6 +15,7 @@ use uuid::Uuid;
 use crate::admission::Admission;
 use crate::engine::meter::Meter;
 use crate::model::Model;
+use crate::progress::Progress;
 use crate::telemetry::Telemetry;
 
 /// Where the node is in its life.
@@ -41,6 +44,8 @@ pub struct Serving {
     pub counts: Arc<Counts>,
     /// What the engine tells of itself.
     pub meter: Arc<Meter>,
+    /// What knows how long the step in progress takes.
+    pub terminator: Terminator,
     /// Whose kernels compute.
     pub kernels: &'static str,
     /// Requests that are computed at the same time.
@@ -88,25 +93,30 @@ pub struct Node {
     meters: Mutex<Vec<(String, Arc<Meter>)>>,
     telemetry: Arc<Telemetry>,
     onnxruntime: OnceLock<String>,
-    /// Requests that wait while one model takes another's place.
+    /// Requests that wait for a model.
     places: Semaphore,
+    /// How long they wait for the first one.
+    patience: Duration,
+    progress: Arc<Progress>,
     started: Instant,
     probation: Mutex<Option<Instant>>,
 }
 
 impl Node {
-    /// A node that is loading. `waiting`: most requests that wait while one model takes another's place.
-    pub fn new(waiting: usize, telemetry: Arc<Telemetry>) -> Arc<Self> {
+    /// A node that is loading. `waiting`: most requests that wait for a model; `patience`: how long they wait for the first one.
+    pub fn new(waiting: usize, patience: Duration, telemetry: Arc<Telemetry>) -> Arc<Self> {
         let calls = TaskTracker::new();
         calls.close();
         let node = Arc::new(Self {
             phase: watch::Sender::new(Phase::Loading),
             calls,
+            patience,
             places: Semaphore::new(waiting.min(Semaphore::MAX_PERMITS)),
             draining: watch::Sender::new(false),
             meters: Mutex::default(),
             telemetry,
             onnxruntime: OnceLock::new(),
+            progress: Arc::default(),
             started: Instant::now(),
             probation: Mutex::new(None),
         });
@@ -117,6 +127,11 @@ impl Node {
     /// What the node knows of itself.
     pub fn telemetry(&self) -> &Arc<Telemetry> {
         &self.telemetry
+    }
+
+    /// How far the loading of a model is.
+    pub fn progress(&self) -> &Arc<Progress> {
+        &self.progress
     }
 
     /// The version of ONNX Runtime, once it was found.
@@ -151,7 +166,8 @@ impl Node {
         self.phase.subscribe()
     }
 
-    /// What requests are answered with; waits for it while one model takes another's place.
+    /// What requests are answered with; waits for it while one model takes another's place, and for a moment while the first one
+    /// is loaded: whoever comes while the daemon is started again gets an answer, a little later.
     ///
     /// # Errors
     /// No model is served, and none comes in a moment.
@@ -161,22 +177,27 @@ impl Node {
         }
         let now = |phase: &Phase| match phase {
             Phase::Serving(serving) => Some(Ok(serving.clone())),
-            Phase::Loading => Some(Err(NotServing::Loading)),
             Phase::Empty => Some(Err(NotServing::Empty)),
             Phase::Stopping => Some(Err(NotServing::Stopping)),
-            Phase::Switching => None,
+            Phase::Loading | Phase::Switching => None,
         };
         if let Some(serving) = now(&self.phase.borrow()) {
             return serving;
         }
         let _place = self.places.try_acquire().map_err(|_| NotServing::Full)?;
         let mut phases = self.phase.subscribe();
+        let patience = sleep(self.patience);
+        tokio::pin!(patience);
         loop {
+            let loading = matches!(*phases.borrow(), Phase::Loading);
             if let Some(serving) = now(&phases.borrow_and_update()) {
                 return serving;
             }
-            if phases.changed().await.is_err() {
-                return Err(NotServing::Stopping);
+            tokio::select! {
+                changed = phases.changed() => if changed.is_err() {
+                    return Err(NotServing::Stopping);
+                },
+                () = &mut patience, if loading => return Err(NotServing::Loading),
             }
         }
     }

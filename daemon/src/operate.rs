@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::config::{self, Settings};
+use crate::config::{self, Entry, Settings};
+use crate::grpc::Tls;
 use crate::log::Log;
 use crate::telemetry::Telemetry;
 
@@ -28,12 +29,16 @@ pub struct Change {
 pub struct Operations {
     /// As they were at the start.
     pub settings: Arc<Settings>,
+    /// Every key with the value that it had at the start.
+    pub values: Arc<[Entry]>,
     /// Where the node listens.
     pub listen: Vec<String>,
     /// The log.
     pub log: Log,
     /// What is measured.
     pub telemetry: Arc<Telemetry>,
+    /// What encrypts connections, if something does.
+    pub tls: Option<Tls>,
 }
 
 impl Operations {

@@ -3,12 +3,15 @@
 
 use std::io;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Instant;
 
 use recurve_bundle::Bundle;
 use recurve_runtime::{Weights, WeightsError};
 use tracing::{info, warn};
+
+use crate::progress::Progress;
 
 /// The thread that does it. It goes on by itself when this is dropped.
 #[derive(Debug)]
@@ -18,13 +21,15 @@ pub(crate) struct Warming {
 }
 
 impl Warming {
-    /// Starts it. With `lock`, the weights are to stay in memory.
+    /// Starts it. With `lock`, the weights are to stay in memory. What is there is told to `progress`.
     ///
     /// # Errors
     /// The system gives no thread.
-    pub(crate) fn start(bundle: &Bundle, lock: bool) -> io::Result<Self> {
+    pub(crate) fn start(bundle: &Bundle, lock: bool, progress: &Arc<Progress>) -> io::Result<Self> {
+        let progress = Arc::clone(progress);
         let paths: Vec<PathBuf> = bundle.shards().map(|(path, _)| path).collect();
-        let thread = std::thread::Builder::new().name("weights".to_owned()).spawn(move || warm(&paths, lock))?;
+        let thread =
+            std::thread::Builder::new().name("weights".to_owned()).spawn(move || warm(&paths, lock, &progress))?;
         Ok(Self { thread, lock })
     }
 
@@ -41,7 +46,7 @@ impl Warming {
 }
 
 /// Reads or locks these files. What cannot be read ahead is read when it is needed: only a lock that fails is an error.
-fn warm(paths: &[PathBuf], lock: bool) -> Result<Option<Weights>, WeightsError> {
+fn warm(paths: &[PathBuf], lock: bool, progress: &Progress) -> Result<Option<Weights>, WeightsError> {
     let begun = Instant::now();
     let weights = match Weights::map(paths) {
         Ok(weights) => weights,
@@ -55,7 +60,7 @@ fn warm(paths: &[PathBuf], lock: bool) -> Result<Option<Weights>, WeightsError> 
     if lock {
         weights.check_limit()?;
     }
-    let ahead = weights.read_ahead();
+    let ahead = weights.read_ahead(&mut |bytes| progress.advance(bytes));
     match ahead.error {
         // What cannot be read cannot be kept either, and no limit is to blame.
         Some(error) if lock => return Err(error),

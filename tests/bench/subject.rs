@@ -54,7 +54,7 @@ impl Subject {
                 .and_then(|shard| Ok(rustix::fs::fadvise(shard, 0, None, rustix::fs::Advice::DontNeed)?));
             dropped.map_err(|error| format!("{}: {error}", path.display()))?;
         }
-        match Weights::map(&paths)?.read_ahead().error {
+        match Weights::map(&paths)?.read_ahead(&mut |_| {}).error {
             Some(error) => Err(error.into()),
             None => Ok(()),
         }

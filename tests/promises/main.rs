@@ -38,6 +38,7 @@ mod rollouts_survive_the_fleet;
 mod served_checkpoints_equal_hugging_face;
 mod settings_do_what_they_say;
 mod stopping_is_orderly;
+mod systemd_is_told;
 mod the_demo_model_answers;
 mod the_history_survives;
 mod the_journal_has_fields;

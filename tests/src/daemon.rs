@@ -2,6 +2,7 @@
 
 use std::ffi::OsStr;
 use std::io::{BufRead, BufReader};
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStderr, ExitStatus, Stdio};
 use std::sync::{Arc, Condvar, Mutex};
@@ -11,6 +12,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use tempfile::TempDir;
 
+use crate::manager::{Manager, Sockets};
 use crate::netns::Namespace;
 use crate::process::{self, LIMIT, binary, clean};
 
@@ -24,6 +26,8 @@ pub struct Setup {
     listen: Vec<String>,
     port: u16,
     within: Option<String>,
+    config: PathBuf,
+    sockets: Option<[OwnedFd; 2]>,
 }
 
 /// A running daemon. When it is dropped the process is ended, and its log is checked.
@@ -56,6 +60,8 @@ impl Setup {
             listen: Vec::new(),
             port: 0,
             within: None,
+            config: PathBuf::from("/dev/null"),
+            sockets: None,
         }
     }
 
@@ -101,6 +107,23 @@ impl Setup {
         self.tcp()
     }
 
+    /// Read this configuration file.
+    pub fn config(mut self, file: &Path) -> Self {
+        self.config = file.to_owned();
+        self
+    }
+
+    /// Tell this one how the daemon is.
+    pub fn tell(self, manager: &Manager) -> Self {
+        self.env("NOTIFY_SOCKET", manager.path().display())
+    }
+
+    /// Serve these sockets instead of addresses of its own.
+    pub fn sockets(mut self, sockets: &Sockets) -> Self {
+        self.sockets = Some(sockets.handed_over());
+        self
+    }
+
     /// Run in this network namespace.
     pub fn within(mut self, namespace: &Namespace) -> Self {
         self.within = Some(namespace.name.clone());
@@ -144,24 +167,44 @@ impl Setup {
             || format!("127.0.0.1:{}", self.port),
             |dir| format!("unix:{}", dir.path().join("recurved.sock").display()),
         );
-        let listen = if self.listen.is_empty() { vec![listen] } else { self.listen };
-        let mut program = match &self.within {
-            None => clean(binary("recurved")),
-            Some(namespace) => {
+        let listen = match (&self.sockets, self.listen.is_empty()) {
+            (Some(_), _) => Vec::new(),
+            (None, true) => vec![listen],
+            (None, false) => self.listen,
+        };
+        let mut program = match (&self.within, &self.sockets) {
+            (None, None) => clean(binary("recurved")),
+            (None, Some(_)) => {
+                // As systemd does it: they are numbers 3 and 4, and the process is the same.
+                let mut shell = clean(PathBuf::from("sh"));
+                shell.args([
+                    "-c",
+                    "exec 3<&0 4<&1 </dev/null >&2; export LISTEN_PID=$$ LISTEN_FDS=2; exec \"$0\" \"$@\"",
+                ]);
+                shell.arg(binary("recurved"));
+                shell
+            }
+            (Some(namespace), _) => {
                 // It becomes the daemon: the process is the same.
                 let mut ip = clean(PathBuf::from("ip"));
                 ip.args(["netns", "exec", namespace]).arg(binary("recurved"));
                 ip
             }
         };
+        let [input, output] = match self.sockets {
+            Some(sockets) => sockets.map(Stdio::from),
+            None => [Stdio::null(), Stdio::inherit()],
+        };
         let mut process = program
             // Not the settings of a daemon that is installed here.
-            .args(["--config", "/dev/null"])
+            .arg("--config")
+            .arg(&self.config)
             .args(listen.iter().flat_map(|address| ["--listen", address]))
             .args(self.bundle.iter().flat_map(|bundle| [OsStr::new("--bundle"), bundle.as_os_str()]))
             .env("RECURVE_LOG__FORMAT", "json")
             .envs(self.settings)
-            .stdin(Stdio::null())
+            .stdin(input)
+            .stdout(output)
             .stderr(Stdio::piped())
             .spawn()
             .expect("recurved starts");

@@ -18,6 +18,7 @@ pub mod fleet;
 pub mod forge;
 pub mod graph;
 pub mod managed;
+pub mod manager;
 pub mod netns;
 pub mod node;
 pub mod page;

@@ -69,6 +69,8 @@ pub enum KernelChoice {
     Recurve,
     /// ONNX Runtime's, on the graph as it is.
     OnnxRuntime,
+    /// ONNX Runtime's on an NVIDIA GPU, where its library has them.
+    Cuda,
 }
 
 /// Why a graph could not be loaded.
@@ -81,6 +83,18 @@ pub enum LoadError {
         path: PathBuf,
         /// Why.
         reason: String,
+    },
+    /// The library computes on no GPU.
+    #[error(
+        "engine.provider = cuda, but {}, ONNX Runtime {version}, has no CUDA provider: name a library that has one, such as JetPack's, \
+         in engine.library or ORT_DYLIB_PATH, or set engine.provider = cpu",
+        library.display()
+    )]
+    NoCuda {
+        /// The library.
+        library: PathBuf,
+        /// Its version.
+        version: String,
     },
     /// There is not enough memory for the carried state.
     #[error("there is no memory for {rows} rows of state, {megabytes} MB each: set engine.slots lower")]
@@ -120,10 +134,14 @@ impl Model {
     /// ONNX Runtime refuses the graph or its weights, or inputs and outputs are not those of the layout.
     pub fn load(library: &Library, graph: &Path, layout: ModelLayout, options: &Options) -> Result<Self, LoadError> {
         let refused = |reason: String| LoadError::Refused { path: graph.to_owned(), reason };
+        if options.kernels == KernelChoice::Cuda && !session::has_cuda() {
+            return Err(LoadError::NoCuda { library: library.path().to_owned(), version: library.version() });
+        }
         let (session, kernels) = session::from_file(library, graph, options).map_err(refused)?;
         let kernels = match kernels {
             KernelChoice::Recurve => Kernels::best().name(),
             KernelChoice::OnnxRuntime => "onnxruntime",
+            KernelChoice::Cuda => "cuda",
         };
         check(&session, &layout).map_err(|reason| LoadError::Mismatch { path: graph.to_owned(), reason })?;
         let terminator = Terminator::new().map_err(|error| refused(error.to_string()))?;

@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
+use ort::ep::{CUDA, ExecutionProvider as _};
 use ort::session::Session;
 use ort::session::builder::{GraphOptimizationLevel, SessionBuilder};
 use recurve_kernels::{Kernels, Pool};
@@ -18,16 +19,24 @@ const SPIN: Duration = Duration::from_micros(50);
 /// The same where spinning is asked for: from one step to the next.
 const LONG_SPIN: Duration = Duration::from_millis(20);
 
+/// Whether ONNX Runtime's library was built for NVIDIA GPUs.
+pub(crate) fn has_cuda() -> bool {
+    CUDA::is_available().unwrap_or(false)
+}
+
 /// A session over the graph in a file, and whose kernels compute it: ONNX Runtime's where no node is ours. Its weights are
 /// mapped from the files beside it.
 pub(crate) fn from_file(library: &Library, graph: &Path, options: &Options) -> Result<(Session, KernelChoice), String> {
     let lowered = match options.kernels {
-        KernelChoice::OnnxRuntime => None,
+        KernelChoice::OnnxRuntime | KernelChoice::Cuda => None,
         KernelChoice::Recurve => lower(&std::fs::read(graph).map_err(|error| error.to_string())?, operator::LOWERED)?,
     };
     let Some(lowered) = lowered else {
-        let session = plain(library, options.threads, options.spinning)?.commit_from_file(graph);
-        return Ok((session.map_err(|error| error.to_string())?, KernelChoice::OnnxRuntime));
+        let session = theirs(library, options)?.commit_from_file(graph);
+        // A graph without products of ours is theirs, whoever was wanted.
+        let kernels =
+            if options.kernels == KernelChoice::Cuda { KernelChoice::Cuda } else { KernelChoice::OnnxRuntime };
+        return Ok((session.map_err(|error| error.to_string())?, kernels));
     };
     let folder = graph.parent().and_then(Path::to_str).ok_or("the path is not UTF-8")?;
     let session = with_ours(library, options, &lowered)?
@@ -40,13 +49,24 @@ pub(crate) fn from_file(library: &Library, graph: &Path, options: &Options) -> R
 /// A session over a graph in memory that has its weights in it.
 pub(crate) fn from_memory(library: &Library, graph: &[u8], options: &Options) -> Result<Session, String> {
     let session = match options.kernels {
-        KernelChoice::OnnxRuntime => plain(library, options.threads, options.spinning)?.commit_from_memory(graph),
+        KernelChoice::OnnxRuntime | KernelChoice::Cuda => theirs(library, options)?.commit_from_memory(graph),
         KernelChoice::Recurve => {
             let lowered = lower(graph, operator::LOWERED)?.ok_or("no node of it is ours")?;
             with_ours(library, options, &lowered)?.commit_from_memory(&lowered)
         }
     };
     session.map_err(|error| error.to_string())
+}
+
+/// For ONNX Runtime's own kernels.
+fn theirs(library: &Library, options: &Options) -> Result<SessionBuilder, String> {
+    let builder = plain(library, options.threads, options.spinning)?;
+    if options.kernels != KernelChoice::Cuda {
+        return Ok(builder);
+    }
+    // Without this, it would compute on the CPU and say so in its log only.
+    let cuda = CUDA::default().build().error_on_failure();
+    builder.with_execution_providers([cuda]).map_err(|error| format!("its CUDA provider does not start: {error}"))
 }
 
 /// A builder's error carries the builder: only its words are kept.

@@ -94,11 +94,11 @@ impl Weights {
     }
 
     /// Brings what is missing into the page cache, in large pages where the file system has them. Blocks as long as the
-    /// disk takes; where nothing is missing, for a few milliseconds.
-    pub fn read_ahead(&self) -> ReadAhead {
+    /// disk takes; where nothing is missing, for a few milliseconds. `there` is told the bytes of each piece once it is there.
+    pub fn read_ahead(&self, there: &mut dyn FnMut(u64)) -> ReadAhead {
         let mut bytes = 0;
         for shard in &self.shards {
-            if let Err(source) = shard.read_ahead(&mut bytes) {
+            if let Err(source) = shard.read_ahead(&mut bytes, there) {
                 let error = WeightsError::Io { path: shard.path.clone(), source };
                 return ReadAhead { bytes, error: Some(error) };
             }
@@ -150,11 +150,12 @@ impl Shard {
     }
 
     /// Adds the bytes of every piece that was not wholly there to `read`.
-    fn read_ahead(&self, read: &mut u64) -> io::Result<()> {
+    fn read_ahead(&self, read: &mut u64, there: &mut dyn FnMut(u64)) -> io::Result<()> {
         self.advise_huge_pages();
         for start in (0..self.map.len()).step_by(PIECE) {
             let len = PIECE.min(self.map.len() - start);
             if self.resident(start, len)? {
+                there(len as u64);
                 continue;
             }
             match self.map.advise_range(Advice::PopulateRead, start, len) {
@@ -163,6 +164,7 @@ impl Shard {
                 outcome => outcome?,
             }
             *read += len as u64;
+            there(len as u64);
         }
         Ok(())
     }
@@ -216,13 +218,13 @@ mod tests {
         let path = file("cached", 300_001);
         let weights = Weights::map(&[path.clone(), path.clone()]).unwrap();
         assert_eq!(weights.bytes(), 600_002);
-        let ahead = weights.read_ahead();
+        let ahead = weights.read_ahead(&mut |_| {});
         assert!(ahead.error.is_none(), "{:?}", ahead.error);
         assert_eq!(ahead.bytes, 0);
         // Without knowing so, it is read in either way.
         let mut weights = weights;
         weights.shards[0].tells = false;
-        assert_eq!(weights.read_ahead().bytes, 300_001);
+        assert_eq!(weights.read_ahead(&mut |_| {}).bytes, 300_001);
         weights.shards[0].read(0, 300_001).unwrap();
         std::fs::remove_file(path).unwrap();
     }
@@ -234,7 +236,7 @@ mod tests {
         weights.shards[0].tells = false;
         File::options().write(true).open(&path).unwrap().set_len(10_000).unwrap();
         assert!(weights.shards[0].read(0, 3 << 20).is_err());
-        let error = weights.read_ahead().error.expect("an error").to_string();
+        let error = weights.read_ahead(&mut |_| {}).error.expect("an error").to_string();
         assert!(error.contains("shrank") && error.contains("cannot be read ahead"), "{error}");
         std::fs::remove_file(path).unwrap();
     }

@@ -33,6 +33,19 @@ impl Address {
     }
 }
 
+impl Address {
+    /// Whether a socket on this address gets what comes to the other one, too.
+    pub(super) fn covers(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Tcp(one), Self::Tcp(other)) if one.port() == other.port() && one.port() != 0 => {
+                let any = one.ip().is_unspecified() && (one.is_ipv6() || other.is_ipv4());
+                one.ip() == other.ip() || any
+            }
+            _ => self == other,
+        }
+    }
+}
+
 impl fmt::Display for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -90,6 +103,25 @@ mod tests {
         for text in ["", "50051", "gateway:50051", "unix:a.sock", "127.0.0.1:65536", "127.0.0.1", "localhost:x", &long]
         {
             assert!(text.parse::<Address>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_socket_on_all_addresses_covers_each_of_its_port() {
+        for (one, other, covers) in [
+            ("127.0.0.1:1", "127.0.0.1:1", true),
+            ("127.0.0.1:1", "127.0.0.1:2", false),
+            ("0.0.0.0:1", "10.0.0.1:1", true),
+            ("0.0.0.0:1", "[::1]:1", false),
+            ("[::]:1", "10.0.0.1:1", true),
+            ("[::]:1", "0.0.0.0:1", true),
+            ("10.0.0.1:1", "0.0.0.0:1", false),
+            ("127.0.0.1:0", "127.0.0.1:0", true),
+            ("unix:/a", "unix:/a", true),
+            ("unix:/a", "unix:/b", false),
+        ] {
+            let (one, other) = (one.parse::<Address>().unwrap(), other.parse::<Address>().unwrap());
+            assert_eq!(one.covers(&other), covers, "{one} {other}");
         }
     }
 

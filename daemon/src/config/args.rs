@@ -58,7 +58,7 @@ pub enum Format {
 }
 
 /// Settings given as flags.
-#[derive(Debug, Default, Args)]
+#[derive(Debug, Clone, Default, Args)]
 pub struct Flags {
     /// Configuration file (TOML) [default: /etc/recurve/recurved.toml, if it exists]
     #[arg(long, value_name = "FILE", env = "RECURVE_CONFIG", global = true)]

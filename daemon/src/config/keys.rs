@@ -26,7 +26,8 @@ pub(super) const KEYS: &[Key] = &[
         default: Some(r#"["127.0.0.1:50051"]"#),
         flag: Some("--listen"),
         doc: "Addresses to serve gRPC on. Port 0 lets the system choose; the log line `ready` tells the port. \
-              A Unix socket is made with mode 0660.",
+              A Unix socket is made with mode 0660. As a service of systemd's, the sockets of `recurved.socket` are served \
+              whatever is set here, and are the default.",
     },
     Key {
         path: "insecure",
@@ -132,6 +133,14 @@ pub(super) const KEYS: &[Key] = &[
         flag: None,
         doc: "Let idle compute threads spin instead of sleep: a few per cent faster on a machine that does nothing \
               else, much slower on one that does.",
+    },
+    Key {
+        path: "engine.provider",
+        kind: Kind::Choice(&["cpu", "cuda"]),
+        default: Some(r#""cpu""#),
+        flag: None,
+        doc: "Where the model is computed: on the cores, or by ONNX Runtime's CUDA provider on an NVIDIA GPU, which the library of \
+              `engine.library` must have; a daemon whose library has none refuses to start. Only `cpu` was tested.",
     },
     Key {
         path: "engine.kernels",

@@ -1,4 +1,4 @@
-//! The four sources of settings, each as a figment provider: defaults < file < environment < flags.
+//! The sources of settings, each as a figment provider: defaults < sockets that systemd handed over < file < environment < flags.
 
 use std::path::{Path, PathBuf};
 
@@ -6,6 +6,7 @@ use figment::providers::{Format, Toml};
 use figment::value::{Dict, Map, Value};
 use figment::{Figment, Metadata, Profile, Provider};
 
+use super::address::Address;
 use super::args::Flags;
 use super::key::{Key, Kind, VARIABLE_PREFIX, variable};
 use super::keys::{KEYS, find};
@@ -50,6 +51,7 @@ impl Provider for Layer {
 }
 
 const DEFAULT: &str = "default";
+const SOCKETS: &str = "sockets";
 const FILE: &str = "file";
 const ENVIRONMENT: &str = "environment";
 const FLAG: &str = "flag";
@@ -57,8 +59,13 @@ const FLAG: &str = "flag";
 const LIBRARY_VARIABLE: &str = "ORT_DYLIB_PATH";
 
 /// All sources in their order.
-pub(super) fn stack(file: Option<Layer>, variables: &[(String, String)], given: &Flags) -> Figment {
-    let mut figment = Figment::from(defaults()).merge(library(variables));
+pub(super) fn stack(
+    inherited: &[Address],
+    file: Option<Layer>,
+    variables: &[(String, String)],
+    given: &Flags,
+) -> Figment {
+    let mut figment = Figment::from(defaults()).merge(sockets(inherited)).merge(library(variables));
     for (name, path, value) in otel::settings(variables) {
         let mut data = Dict::new();
         insert(&mut data, path, value);
@@ -76,6 +83,7 @@ pub(super) fn source(figment: &Figment, value: &Value, path: &str) -> Source {
         return Source::Default;
     };
     match metadata.name.as_ref() {
+        SOCKETS => Source::Sockets,
         FILE => Source::File(metadata.source.as_ref().and_then(|s| s.file_path()).unwrap_or(Path::new("")).into()),
         ENVIRONMENT => Source::Environment(variable(path)),
         LIBRARY_VARIABLE => Source::Environment(LIBRARY_VARIABLE.into()),
@@ -93,6 +101,16 @@ fn defaults() -> Layer {
         }
     }
     Layer { name: DEFAULT, file: None, data }
+}
+
+/// Where systemd listens for the daemon.
+fn sockets(inherited: &[Address]) -> Layer {
+    let mut data = Dict::new();
+    if !inherited.is_empty() {
+        let listen: Vec<Value> = inherited.iter().map(|address| Value::from(address.to_string())).collect();
+        insert(&mut data, "listen", listen.into());
+    }
+    Layer { name: SOCKETS, file: None, data }
 }
 
 /// A TOML literal as a value.

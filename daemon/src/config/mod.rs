@@ -1,6 +1,7 @@
 //! The one place where the daemon reads files, flags and environment variables for its settings.
 //!
-//! Defaults < TOML file < `RECURVE_*` variables < flags. All problems are found and reported together.
+//! Defaults < sockets that systemd hands over < TOML file < `RECURVE_*` variables < flags. All problems are found and reported
+//! together.
 
 mod address;
 mod args;
@@ -22,8 +23,8 @@ pub(crate) use read::log_filter;
 pub use reference::page as reference_page;
 pub use report::{Entry, Problem, Report, Source, problems};
 pub use settings::{
-    EngineSettings, KernelSetting, Limits, LogFormat, LogLevel, LogSettings, RegistrySettings, Settings, Switch,
-    TlsSettings, TrustSettings,
+    EngineSettings, KernelSetting, Limits, LogFormat, LogLevel, LogSettings, Provider, RegistrySettings, Settings,
+    Switch, TlsSettings, TrustSettings,
 };
 pub use telemetry::{Collector, TelemetrySettings};
 
@@ -36,14 +37,14 @@ pub struct Loaded {
     pub report: Report,
 }
 
-/// Reads all sources of this process.
-pub fn load(flags: &Flags) -> Loaded {
+/// Reads all sources of this process. `inherited`: where systemd listens for it already.
+pub fn load(flags: &Flags, inherited: &[Address]) -> Loaded {
     let file = flags.config.clone().or_else(|| {
         let default = PathBuf::from(args::DEFAULT_FILE);
         default.exists().then_some(default)
     });
     let variables: Vec<_> = variables().collect();
-    load_from(flags, file.as_deref(), &variables)
+    load_from(flags, file.as_deref(), &variables, inherited)
 }
 
 /// The variables of the environment whose names are text.
@@ -75,16 +76,16 @@ pub(crate) fn whole_number(path: &str, text: &str) -> Option<u64> {
 pub(crate) fn defaults() -> Settings {
     let flags = <Cli as clap::Parser>::parse_from(["recurved"]).flags;
     let variables = [("RECURVE_BUNDLE".to_owned(), "/none".to_owned())];
-    load_from(&flags, None, &variables).settings.expect("the defaults are right")
+    load_from(&flags, None, &variables, &[]).settings.expect("the defaults are right")
 }
 
 /// Reads the given sources.
-fn load_from(flags: &Flags, file: Option<&Path>, variables: &[(String, String)]) -> Loaded {
+fn load_from(flags: &Flags, file: Option<&Path>, variables: &[(String, String)], inherited: &[Address]) -> Loaded {
     let mut problems = Vec::new();
     let file = file.and_then(|path| layers::file(path).map_err(|problem| problems.push(*problem)).ok());
-    let figment = layers::stack(file, variables, flags);
+    let figment = layers::stack(inherited, file, variables, flags);
     let mut reader = read::Reader::new(figment, problems);
-    let settings = Settings::read(&mut reader);
+    let settings = Settings::read(&mut reader, inherited);
     let (values, problems) = reader.finish();
     let ok = problems.is_empty();
     Loaded { settings: ok.then_some(settings), report: Report { ok, values, problems } }

@@ -12,13 +12,15 @@ Written by `cargo run -p recurved -- config-reference > docs/configuration.md`; 
 
 Settings come from four sources; the later wins:
 
-1. the defaults below,
+1. the defaults below, and the sockets that systemd hands over,
 2. the configuration file: `--config FILE` or `RECURVE_CONFIG`, else `/etc/recurve/recurved.toml` if it exists,
 3. environment variables: `RECURVE_` and the key in capitals, with `__` for the dot,
 4. flags.
 
 `recurved check-config` prints every setting in effect with its source, and everything that is wrong, at once;
 `--format json` for programs. An unknown key is an error, in the file and in the environment.
+SIGHUP (`systemctl reload recurved`) has a running daemon read them again: `log.level`, `telemetry.interval`, `telemetry.traces` and the
+files of `tls` change at once, and the log names every other key that changed and needs a restart.
 
 ```toml
 bundle = \"/var/lib/recurve/bundle\"

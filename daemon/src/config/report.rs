@@ -11,6 +11,8 @@ use serde_json::Value;
 pub enum Source {
     /// Nothing set it.
     Default,
+    /// Sockets that systemd handed over.
+    Sockets,
     /// This configuration file.
     File(PathBuf),
     /// This environment variable.
@@ -23,6 +25,7 @@ impl fmt::Display for Source {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Default => f.write_str("default"),
+            Self::Sockets => f.write_str("systemd's sockets"),
             Self::File(path) => write!(f, "file {}", path.display()),
             Self::Environment(name) => write!(f, "environment {name}"),
             Self::Flag(name) => write!(f, "flag {name}"),

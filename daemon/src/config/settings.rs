@@ -56,6 +56,8 @@ pub struct EngineSettings {
     pub prefill_budget: Option<usize>,
     /// `engine.spinning`
     pub spinning: bool,
+    /// `engine.provider`
+    pub provider: Provider,
     /// `engine.kernels`
     pub kernels: KernelSetting,
     /// `engine.lock_weights`
@@ -154,6 +156,15 @@ pub struct LogLevel {
     pub filter: Targets,
 }
 
+/// Where the model is computed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Provider {
+    /// On the cores.
+    Cpu,
+    /// On an NVIDIA GPU, by ONNX Runtime's CUDA provider.
+    Cuda,
+}
+
 /// Whose kernels compute.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum KernelSetting {
@@ -176,9 +187,12 @@ pub enum LogFormat {
 
 impl Settings {
     /// Reads every key once; what is wrong is in the reader.
-    pub(super) fn read(reader: &mut Reader) -> Self {
+    /// `inherited`: where systemd listens for the daemon, which is served whatever else is.
+    pub(super) fn read(reader: &mut Reader, inherited: &[Address]) -> Self {
         let bundle = reader.path("bundle");
-        let listen = reader.addresses("listen");
+        let mut listen = reader.addresses("listen");
+        listen.retain(|address| !inherited.iter().any(|held| held.covers(address)));
+        listen.extend_from_slice(inherited);
         let insecure = reader.bool("insecure");
         let tls = ["tls.certificate", "tls.key", "tls.clients"].map(|key| (key, reader.path(key)));
         let state_dir = reader.path("state_dir").unwrap_or_default();
@@ -210,6 +224,10 @@ impl Settings {
                 slots: reader.count("engine.slots"),
                 prefill_budget: reader.integer("engine.prefill_budget").and_then(|n| usize::try_from(n).ok()),
                 spinning: reader.bool("engine.spinning"),
+                provider: match reader.choice("engine.provider") {
+                    "cuda" => Provider::Cuda,
+                    _ => Provider::Cpu,
+                },
                 kernels: match reader.choice("engine.kernels") {
                     "recurve" => KernelSetting::Recurve,
                     "onnxruntime" => KernelSetting::OnnxRuntime,
@@ -266,6 +284,12 @@ impl Settings {
                 "trust.mode",
                 "other machines can reach this daemon, so it serves signed models only: allowed is enforce; leave it out, or \
                  set insecure = true as well",
+            );
+        }
+        if self.engine.provider == Provider::Cuda && self.engine.kernels == KernelSetting::Recurve {
+            reader.reject(
+                "engine.kernels",
+                "ours compute on the CPU only: with engine.provider = cuda, allowed are auto and onnxruntime",
             );
         }
         if let Some(address) = self.telemetry.prometheus.filter(|address| !insecure && !address.ip().is_loopback()) {

@@ -13,7 +13,7 @@ fn owned(variables: &[(&str, &str)]) -> Vec<(String, String)> {
 fn load_text(toml: &str, variables: &[(&str, &str)], flags: &Flags) -> Loaded {
     let mut file = tempfile::NamedTempFile::new().unwrap();
     file.write_all(toml.as_bytes()).unwrap();
-    load_from(flags, Some(file.path()), &owned(variables))
+    load_from(flags, Some(file.path()), &owned(variables), &[])
 }
 
 fn source<'a>(loaded: &'a Loaded, key: &str) -> &'a Source {
@@ -22,7 +22,7 @@ fn source<'a>(loaded: &'a Loaded, key: &str) -> &'a Source {
 
 #[test]
 fn the_defaults_are_valid_and_every_key_is_read_once() {
-    let loaded = load_from(&flags(), None, &[]);
+    let loaded = load_from(&flags(), None, &[], &[]);
     assert!(loaded.report.ok, "{}", loaded.report.text());
     let read: Vec<_> = loaded.report.values.iter().map(|entry| entry.key).collect();
     let declared: Vec<_> = keys::KEYS.iter().map(|key| key.path).collect();
@@ -51,10 +51,10 @@ fn the_later_source_wins_and_is_told() {
 
 #[test]
 fn lists_come_from_variables_and_repeated_flags() {
-    let loaded = load_from(&flags(), None, &owned(&[("RECURVE_LISTEN", "127.0.0.1:0, unix:/run/x")]));
+    let loaded = load_from(&flags(), None, &owned(&[("RECURVE_LISTEN", "127.0.0.1:0, unix:/run/x")]), &[]);
     assert_eq!(loaded.settings.unwrap().listen.len(), 2);
     let given = Flags { listen: vec!["127.0.0.1:0".into(), "127.0.0.1:0".into()], ..flags() };
-    assert_eq!(load_from(&given, None, &[]).settings.unwrap().listen.len(), 2);
+    assert_eq!(load_from(&given, None, &[], &[]).settings.unwrap().listen.len(), 2);
 }
 
 #[test]
@@ -85,7 +85,7 @@ fn all_problems_are_reported_together() {
 
 #[test]
 fn without_a_bundle_there_is_a_state_directory() {
-    let settings = load_from(&Flags::default(), None, &[]).settings.unwrap();
+    let settings = load_from(&Flags::default(), None, &[], &[]).settings.unwrap();
     assert_eq!((settings.bundle, settings.state_dir), (None, "/var/lib/recurve".into()));
 }
 
@@ -122,15 +122,16 @@ fn connections_are_not_logged_frame_by_frame_unless_they_are_named() {
 #[test]
 fn the_collectors_headers_are_shown_without_their_values() {
     let variables = owned(&[("RECURVE_TELEMETRY__HEADERS", "authorization=Bearer secret")]);
-    let report = load_from(&flags(), None, &variables).report;
+    let report = load_from(&flags(), None, &variables, &[]).report;
     assert!(!report.text().contains("secret") && !report.json().contains("secret"), "{}", report.text());
-    let report = load_from(&flags(), None, &owned(&[("RECURVE_TELEMETRY__ENDPOINT", "http://me:secret@c:1")])).report;
+    let report =
+        load_from(&flags(), None, &owned(&[("RECURVE_TELEMETRY__ENDPOINT", "http://me:secret@c:1")]), &[]).report;
     assert!(report.text().contains("must hold no password"), "{}", report.text());
 }
 
 #[test]
 fn pairs_have_names() {
-    let resource = |text: &str| load_from(&flags(), None, &owned(&[("RECURVE_TELEMETRY__RESOURCE", text)]));
+    let resource = |text: &str| load_from(&flags(), None, &owned(&[("RECURVE_TELEMETRY__RESOURCE", text)]), &[]);
     let settings = resource("site=north, rack=a=b").settings.unwrap();
     let expected = [("site", "north"), ("rack", "a=b")].map(|(name, value)| (name.to_owned(), value.to_owned()));
     assert_eq!(settings.telemetry.resource, expected);
@@ -143,7 +144,7 @@ fn pairs_have_names() {
 #[test]
 fn registries_are_hosts_with_or_without_a_port() {
     let variables = owned(&[("RECURVE_REGISTRY__PLAIN_HTTP", "Registry.local:5000, 10.0.0.1")]);
-    let settings = load_from(&flags(), None, &variables).settings.unwrap();
+    let settings = load_from(&flags(), None, &variables, &[]).settings.unwrap();
     assert_eq!(settings.registry.plain_http, ["registry.local:5000", "10.0.0.1"]);
     let wrong = load_text("[registry]\nplain_http = [\"http://registry.local\"]", &[], &flags());
     assert!(wrong.report.text().contains("is no registry; allowed: a list of HOST"), "{}", wrong.report.text());
@@ -163,22 +164,22 @@ fn variables_of_other_programs_are_left_alone() {
 fn a_file_that_is_not_toml_is_named_with_the_line() {
     let loaded = load_text("[engine\nthreads", &[], &flags());
     assert!(loaded.report.text().contains("line 1"), "{}", loaded.report.text());
-    let missing = load_from(&flags(), Some(Path::new("/nonexistent/recurved.toml")), &[]);
+    let missing = load_from(&flags(), Some(Path::new("/nonexistent/recurved.toml")), &[], &[]);
     assert!(missing.report.text().contains("/nonexistent/recurved.toml: cannot be read"), "{}", missing.report.text());
 }
 
 #[test]
 fn open_addresses_need_plain_words() {
     let open = Flags { listen: vec!["0.0.0.0:50051".into()], ..flags() };
-    let refused = load_from(&open, None, &[]);
+    let refused = load_from(&open, None, &[], &[]);
     assert!(refused.report.text().contains("insecure = true"), "{}", refused.report.text());
     let told = Flags { insecure: true, ..open };
-    assert!(load_from(&told, None, &[]).report.ok);
+    assert!(load_from(&told, None, &[], &[]).report.ok);
 }
 
 #[test]
 fn json_holds_the_same() {
-    let json: serde_json::Value = serde_json::from_str(&load_from(&flags(), None, &[]).report.json()).unwrap();
+    let json: serde_json::Value = serde_json::from_str(&load_from(&flags(), None, &[], &[]).report.json()).unwrap();
     assert_eq!(json["ok"], true);
     assert_eq!(json["values"][0], serde_json::json!({"key": "bundle", "value": "b", "source": "flag --bundle"}));
 }
@@ -208,6 +209,23 @@ fn log_filters_are_levels_and_targets() {
         ("recurved=loud", false),
     ] {
         let given = Flags { log: Some(text.into()), ..flags() };
-        assert_eq!(load_from(&given, None, &[]).report.ok, valid, "{text:?}");
+        assert_eq!(load_from(&given, None, &[], &[]).report.ok, valid, "{text:?}");
     }
+}
+
+#[test]
+fn sockets_of_systemd_are_served_whatever_else_is() {
+    let inherited: Vec<Address> = ["127.0.0.1:7", "unix:/run/a.sock"].map(|text| text.parse().unwrap()).into();
+    let loaded = load_from(&flags(), None, &[], &inherited);
+    assert_eq!(source(&loaded, "listen"), &Source::Sockets);
+    assert_eq!(loaded.settings.unwrap().listen, inherited);
+    // What the configuration names besides is bound here; what systemd holds is not bound again.
+    let listen = owned(&[("RECURVE_LISTEN", "127.0.0.1:8,unix:/run/a.sock")]);
+    let settings = load_from(&flags(), None, &listen, &inherited).settings.unwrap();
+    let expected = ["127.0.0.1:8", "127.0.0.1:7", "unix:/run/a.sock"].map(|text| text.parse().unwrap());
+    assert_eq!(settings.listen, expected);
+    // They open nothing that the configuration's own addresses may not.
+    let open = ["0.0.0.0:7".parse().unwrap()];
+    let refused = load_from(&flags(), None, &[], &open);
+    assert!(refused.report.text().contains("other machines can reach 0.0.0.0:7"), "{}", refused.report.text());
 }

@@ -16,6 +16,7 @@ use crate::engine::load::{Graph, Loader};
 use crate::engine::meter::Meter;
 use crate::model::Model;
 use crate::node::{Counts, Serving};
+use crate::progress::Progress;
 use crate::store::Prepared;
 use crate::weights::Warming;
 
@@ -31,21 +32,25 @@ pub(super) struct Loaded {
     _locked: Option<Weights>,
 }
 
+/// What every loading takes.
+#[derive(Debug, Clone)]
+pub(super) struct Means {
+    pub(super) library: Library,
+    pub(super) settings: Arc<Settings>,
+    pub(super) progress: Arc<Progress>,
+}
+
 /// Loads a bundle as it is.
-pub(super) fn load(library: &Library, settings: &Settings, bundle: &Bundle) -> Result<Loaded, Error> {
-    load_with(library, settings, bundle, |_| {})
+pub(super) fn load(means: &Means, bundle: &Bundle) -> Result<Loaded, Error> {
+    load_with(means, bundle, |_| {})
 }
 
 /// Loads a bundle and has it pass its golden test.
-pub(super) fn examined(
-    library: &Library,
-    settings: &Settings,
-    bundle: &Bundle,
-) -> Result<(Loaded, Prepared), DeployError> {
+pub(super) fn examined(means: &Means, bundle: &Bundle) -> Result<(Loaded, Prepared), DeployError> {
     let unusable = |error: Error| DeployError::Unusable(error.to_string());
     let golden = bundle.golden().map_err(|error| unusable(error.into()))?;
     let mut outcome = None;
-    let loaded = load_with(library, settings, bundle, |graph| {
+    let loaded = load_with(means, bundle, |graph| {
         outcome = Some((graph.examine(&golden), graph.kernels()));
     });
     let loaded = loaded.map_err(unusable)?;
@@ -70,14 +75,12 @@ pub(super) fn examined(
 }
 
 /// Loads a bundle, has the graph looked at, and starts the engine on it.
-fn load_with(
-    library: &Library,
-    settings: &Settings,
-    bundle: &Bundle,
-    look: impl FnOnce(&mut Graph),
-) -> Result<Loaded, Error> {
+fn load_with(means: &Means, bundle: &Bundle, look: impl FnOnce(&mut Graph)) -> Result<Loaded, Error> {
+    let Means { library, settings, progress } = means;
+    let weights = bundle.shards().map(|(_, bytes)| bytes).sum();
+    let _underway = progress.begin(&bundle.info().name, weights);
     let loader = Loader::new(library.clone(), bundle, &settings.engine);
-    let warming = Warming::start(bundle, settings.engine.lock_weights)
+    let warming = Warming::start(bundle, settings.engine.lock_weights, progress)
         .map_err(|error| Error::Internal(format!("the thread that reads weights cannot be started: {error}")))?;
     // A large tokenizer takes longer than the graph.
     let (model, graph) = rayon::join(|| Model::from_bundle(bundle, settings.limits.clone()), || loader.load());
@@ -91,8 +94,15 @@ fn load_with(
         Engine::start(graph, model.tokenizer.clone(), &settings.engine, Arc::clone(&admission), Arc::clone(&meter))?;
     // Comparing kernels and reading a tokenizer take tens of megabytes for a moment.
     recurve_runtime::release_free_memory();
-    let serving =
-        Serving { model, admission, counts: Arc::new(Counts::default()), meter, kernels, rows: settings.engine.slots };
+    let serving = Serving {
+        model,
+        admission,
+        counts: Arc::new(Counts::default()),
+        meter,
+        terminator: engine.terminator(),
+        kernels,
+        rows: settings.engine.slots,
+    };
     let memory = memory::needed(bundle.info(), bundle.manifest(), &settings.engine);
     Ok(Loaded { engine, serving, bundle: bundle.clone(), memory, _locked: locked })
 }

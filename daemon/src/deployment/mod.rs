@@ -14,7 +14,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use recurve_bundle::{Bundle, Digest};
-use recurve_runtime::Library;
 use recurve_telemetry::event;
 use tokio::task::{JoinHandle, spawn_blocking};
 use tokio_util::sync::CancellationToken;
@@ -28,7 +27,7 @@ use crate::node::{Node, Phase};
 use crate::store::{Stage, Store, StoreError};
 use crate::system;
 use crate::trust::Trust;
-use load::{Loaded, examined, load};
+use load::{Loaded, Means, examined, load};
 pub use memory::Room;
 use memory::Way;
 pub use order::{DeployError, Models, Order, Progress};
@@ -43,7 +42,7 @@ const SELF: &str = "recurved";
 pub(crate) struct Deployment {
     settings: Arc<Settings>,
     node: Arc<Node>,
-    library: Library,
+    means: Means,
     store: Option<Arc<Store>>,
     trust: Option<Arc<Trust>>,
     running: Option<Loaded>,
@@ -69,12 +68,13 @@ impl Deployment {
     ) -> Result<Self, Error> {
         let library = Loader::library(&settings.engine)?;
         node.found_onnxruntime(library.version());
+        let means = Means { library, settings: Arc::clone(&settings), progress: Arc::clone(node.progress()) };
         let running = match (&settings.bundle, &store) {
-            (Some(dir), _) => Some(load(&library, &settings, &Bundle::open(dir)?)?),
-            (None, Some(store)) => first(&library, &settings, store)?,
+            (Some(dir), _) => Some(load(&means, &Bundle::open(dir)?)?),
+            (None, Some(store)) => first(&means, store)?,
             (None, None) => None,
         };
-        Ok(Self { settings, node, library, store, trust, running, watch: None, leaving: Vec::new(), stopping })
+        Ok(Self { settings, node, means, store, trust, running, watch: None, leaving: Vec::new(), stopping })
     }
 
     /// Begins to look after the model that is served. One of the store that is not confirmed has from now on to prove itself.
@@ -144,10 +144,9 @@ impl Deployment {
         let loaded = match back {
             None => None,
             Some(back) => {
-                let (library, settings, store) = (self.library.clone(), Arc::clone(&self.settings), Arc::clone(store));
-                let loading = spawn_blocking(move || {
-                    store.bundle(back).map_err(Error::from).and_then(|b| load(&library, &settings, &b))
-                });
+                let (means, store) = (self.means.clone(), Arc::clone(store));
+                let loading =
+                    spawn_blocking(move || store.bundle(back).map_err(Error::from).and_then(|b| load(&means, &b)));
                 Some(
                     loading
                         .await
@@ -271,10 +270,9 @@ impl Deployment {
             _ => None,
         };
         // 3. It is loaded, passes its golden test, and is the active one from one durable write on.
-        let (library, settings) = (self.library.clone(), Arc::clone(&self.settings));
         let prepared = blocking({
-            let store = Arc::clone(&store);
-            move || prepare(&library, &settings, &store, &opened, &order)
+            let (means, store) = (self.means.clone(), Arc::clone(&store));
+            move || prepare(&means, &store, &opened, &order)
         });
         match prepared.await {
             Ok(loaded) => {
@@ -311,8 +309,8 @@ impl Deployment {
 
     /// Loads again the model that ended for one that failed.
     async fn restore(&mut self, bundle: Bundle, server: &Server) {
-        let (library, settings) = (self.library.clone(), Arc::clone(&self.settings));
-        match spawn_blocking(move || load(&library, &settings, &bundle)).await {
+        let means = self.means.clone();
+        match spawn_blocking(move || load(&means, &bundle)).await {
             Ok(Ok(loaded)) => self.running = Some(loaded),
             Ok(Err(error)) => error!(%error, "the model that was served cannot be loaded again"),
             Err(_) => error!("loading the model that was served panicked"),
@@ -366,12 +364,12 @@ async fn go_back_on_disk(store: Arc<Store>, reason: String) -> Result<(Digest, O
 }
 
 /// The store's active model, the one before it where that cannot be served or ends the daemon again and again, or none.
-fn first(library: &Library, settings: &Settings, store: &Store) -> Result<Option<Loaded>, Error> {
-    let open = |bundle| store.bundle(bundle).map_err(Error::from).and_then(|opened| load(library, settings, &opened));
+fn first(means: &Means, store: &Store) -> Result<Option<Loaded>, Error> {
+    let open = |bundle| store.bundle(bundle).map_err(Error::from).and_then(|opened| load(means, &opened));
     let Some(active) = store.active() else { return Ok(None) };
     // Whatever cannot be written, what can be served is.
     let starts = unless_failed(store.count_start()).unwrap_or(0);
-    let reason = if starts > settings.probation.starts {
+    let reason = if starts > means.settings.probation.starts {
         let times = if starts == 2 { "once".to_owned() } else { format!("{} times", starts - 1) };
         format!("the daemon ended {times} while it was on probation")
     } else {
@@ -410,15 +408,9 @@ fn unless_failed<T>(done: Result<T, StoreError>) -> Option<T> {
 }
 
 /// From a verified model to the active one.
-fn prepare(
-    library: &Library,
-    settings: &Settings,
-    store: &Store,
-    bundle: &Bundle,
-    order: &Order,
-) -> Result<Loaded, DeployError> {
+fn prepare(means: &Means, store: &Store, bundle: &Bundle, order: &Order) -> Result<Loaded, DeployError> {
     let digest = *bundle.digest();
-    let (loaded, prepared) = match examined(library, settings, bundle) {
+    let (loaded, prepared) = match examined(means, bundle) {
         Ok(prepared) => prepared,
         Err(error) => {
             store.note("prepare", Some(digest), &order.who, &error.to_string())?;

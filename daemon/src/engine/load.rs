@@ -9,7 +9,7 @@ use recurve_runtime::{
 use tracing::{debug, info, warn};
 
 use super::EngineError;
-use crate::config::{EngineSettings, KernelSetting};
+use crate::config::{EngineSettings, KernelSetting, Provider};
 
 /// A loaded graph, and the library that runs it.
 #[derive(Debug)]
@@ -54,6 +54,7 @@ impl<'a> Loader<'a> {
     pub fn new(library: Library, bundle: &'a Bundle, settings: &'a EngineSettings) -> Self {
         let layout = layout(bundle.info());
         let kernels = match settings.kernels {
+            _ if settings.provider == Provider::Cuda => KernelChoice::Cuda,
             KernelSetting::Recurve => KernelChoice::Recurve,
             KernelSetting::OnnxRuntime => KernelChoice::OnnxRuntime,
             KernelSetting::Auto => faster(&library, bundle, &layout, &options(settings, KernelChoice::Recurve)),
@@ -157,6 +158,7 @@ fn name(choice: KernelChoice) -> &'static str {
     match choice {
         KernelChoice::Recurve => "recurve",
         KernelChoice::OnnxRuntime => "onnxruntime",
+        KernelChoice::Cuda => "cuda",
     }
 }
 

@@ -1,6 +1,6 @@
 //! What the engine tells of itself while it runs, for others to read. Written by its thread alone, a few stores a tick.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 /// Of one model that was loaded.
 #[derive(Debug, Default)]
@@ -9,6 +9,8 @@ pub struct Meter {
     backlog: AtomicU64,
     input: AtomicU64,
     output: AtomicU64,
+    rounds: AtomicU64,
+    rests: AtomicBool,
 }
 
 impl Meter {
@@ -30,6 +32,26 @@ impl Meter {
     /// Tokens made since then.
     pub fn output_tokens(&self) -> u64 {
         self.output.load(Ordering::Relaxed)
+    }
+
+    /// How often the engine's loop went round since the model was loaded.
+    pub fn rounds(&self) -> u64 {
+        self.rounds.load(Ordering::Relaxed)
+    }
+
+    /// Whether the engine waits for somebody.
+    pub fn rests(&self) -> bool {
+        self.rests.load(Ordering::Relaxed)
+    }
+
+    /// The loop goes round once more.
+    pub fn goes_round(&self) {
+        self.rounds.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// The engine waits for somebody from now on, or no more.
+    pub fn rest(&self, rests: bool) {
+        self.rests.store(rests, Ordering::Relaxed);
     }
 
     /// How it stands.

@@ -63,6 +63,7 @@ impl Stepper {
     /// The model failed again and again.
     pub(super) fn run(mut self) -> Result<(), String> {
         loop {
+            self.meter.goes_round();
             let closed = self.admission.closed();
             if let Some(deadline) = closed {
                 // What waited was told when the queue was closed.
@@ -78,7 +79,9 @@ impl Stepper {
             self.admit();
             if !self.tick()? {
                 self.tell();
+                self.meter.rest(true);
                 self.admission.wait(self.alarm());
+                self.meter.rest(false);
             }
         }
     }

@@ -8,11 +8,12 @@ use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 
 use super::peer::Peer;
 use crate::config::Address;
+use crate::system::sockets;
 
 /// Owner and group may connect to a Unix socket.
 const SOCKET_MODE: u32 = 0o660;
 
-/// A bound address. Dropping it closes it, and removes the file of a Unix socket.
+/// A bound address. Dropping it closes it, and removes the file of a Unix socket that was made here.
 #[derive(Debug)]
 pub struct Listener {
     socket: Socket,
@@ -22,7 +23,7 @@ pub struct Listener {
 #[derive(Debug)]
 enum Socket {
     Tcp(TcpListener),
-    Unix(UnixListener, #[expect(dead_code, reason = "removes the file when it is dropped")] SocketFile),
+    Unix(UnixListener, #[expect(dead_code, reason = "removes the file when it is dropped")] Option<SocketFile>),
 }
 
 /// A new connection.
@@ -60,9 +61,28 @@ impl Listener {
                 let socket = UnixListener::bind(path).map_err(failed)?;
                 let file = SocketFile::of(path).map_err(failed)?;
                 std::fs::set_permissions(path, std::fs::Permissions::from_mode(SOCKET_MODE)).map_err(failed)?;
-                Ok(Self { socket: Socket::Unix(socket, file), local: address.clone() })
+                Ok(Self { socket: Socket::Unix(socket, Some(file)), local: address.clone() })
             }
         }
+    }
+
+    /// Takes over a socket that listens on this address already. Needs a tokio runtime.
+    ///
+    /// # Errors
+    /// The system refuses.
+    pub fn adopt(address: &Address, socket: sockets::Socket) -> Result<Self, ListenError> {
+        let failed = |error: io::Error| ListenError { address: address.clone(), reason: error.to_string() };
+        let socket = match socket {
+            sockets::Socket::Tcp(socket) => {
+                socket.set_nonblocking(true).map_err(failed)?;
+                Socket::Tcp(TcpListener::from_std(socket).map_err(failed)?)
+            }
+            sockets::Socket::Unix(socket) => {
+                socket.set_nonblocking(true).map_err(failed)?;
+                Socket::Unix(UnixListener::from_std(socket).map_err(failed)?, None)
+            }
+        };
+        Ok(Self { socket, local: address.clone() })
     }
 
     /// The address, with the port that the system chose.

@@ -97,7 +97,7 @@ struct Places {
 
 impl Server {
     /// Starts to accept connections. Needs a tokio runtime. `models`: those that the node keeps, if it does. With
-    /// `tls`, TCP connections are encrypted, and both ends show certificates.
+    /// TLS, TCP connections are encrypted, and both ends show certificates.
     ///
     /// # Errors
     /// The descriptors for reflection are damaged.
@@ -107,9 +107,9 @@ impl Server {
         limits: &Limits,
         models: Option<Models>,
         operations: Operations,
-        tls: Option<Tls>,
     ) -> io::Result<Self> {
         let mut routes = Routes::builder();
+        let tls = operations.tls.clone();
         routes.add_service(inference::service(node, limits));
         routes.add_service(trust::service(node, models.as_ref()));
         let store = models.as_ref().map(|models| Arc::clone(&models.store));

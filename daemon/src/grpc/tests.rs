@@ -34,11 +34,18 @@ async fn serve_on(address: &str, connections: usize) -> Fixture {
     let settings = std::sync::Arc::new(crate::config::defaults());
     let telemetry = crate::telemetry::Telemetry::start(&settings).unwrap().telemetry;
     let log = crate::log::Log::start(&settings.log);
-    let operations = Operations { settings, listen: Vec::new(), log, telemetry: std::sync::Arc::clone(&telemetry) };
-    let node = Node::new(8, telemetry);
+    let operations = Operations {
+        settings,
+        values: [].into(),
+        listen: Vec::new(),
+        log,
+        telemetry: std::sync::Arc::clone(&telemetry),
+        tls: None,
+    };
+    let node = Node::new(8, Duration::ZERO, telemetry);
     let listener = Listener::bind(&address.parse().unwrap()).await.unwrap();
     let address = listener.local().clone();
-    let server = Server::start(&node, vec![listener], &limits, None, operations, None).await.unwrap();
+    let server = Server::start(&node, vec![listener], &limits, None, operations).await.unwrap();
     Fixture { node, server, address }
 }
 

@@ -1,7 +1,7 @@
 //! Mutual TLS: who connects over TCP shows a certificate of the configured authority, or is not heard.
 
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 
 use tokio::net::TcpStream;
 use tokio_rustls::rustls::crypto::aws_lc_rs;
@@ -14,9 +14,9 @@ use tokio_rustls::{Accept, TlsAcceptor};
 
 use crate::config::TlsSettings;
 
-/// Certificate, key and authority, ready for connections.
+/// Certificate, key and authority, ready for connections. Clones share them.
 #[derive(Clone)]
-pub struct Tls(TlsAcceptor);
+pub struct Tls(Arc<RwLock<TlsAcceptor>>);
 
 impl std::fmt::Debug for Tls {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -39,40 +39,53 @@ impl Tls {
     /// # Errors
     /// One cannot be read, is not PEM, or does not go with the others.
     pub fn load(settings: &TlsSettings) -> Result<Self, TlsError> {
-        let failed = |key, path: &Path| {
-            let path = path.to_owned();
-            move |reason: String| TlsError { key, path: path.clone(), reason }
-        };
-        let certificates =
-            certificates(&settings.certificate).map_err(failed("tls.certificate", &settings.certificate))?;
-        let key = PrivateKeyDer::from_pem_file(&settings.key)
-            .map_err(|error| failed("tls.key", &settings.key)(explain(&error, "private key")))?;
-        let mut authority = RootCertStore::empty();
-        let refused = failed("tls.clients", &settings.clients);
-        for certificate in self::certificates(&settings.clients).map_err(&refused)? {
-            authority.add(certificate).map_err(|error| refused(error.to_string()))?;
-        }
-        let provider = Arc::new(aws_lc_rs::default_provider());
-        let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(authority), Arc::clone(&provider))
-            .build()
-            .map_err(|error| failed("tls.clients", &settings.clients)(error.to_string()))?;
-        let together = |error: tokio_rustls::rustls::Error| {
-            failed("tls.certificate", &settings.certificate)(format!("it cannot be used with its key: {error}"))
-        };
-        let mut config = ServerConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .map_err(together)?
-            .with_client_cert_verifier(verifier)
-            .with_single_cert(certificates, key)
-            .map_err(together)?;
-        config.alpn_protocols = vec![b"h2".to_vec()];
-        Ok(Self(TlsAcceptor::from(Arc::new(config))))
+        Ok(Self(Arc::new(RwLock::new(acceptor(settings)?))))
+    }
+
+    /// Reads the files again, for the connections that come. Those that are open stay as they are.
+    ///
+    /// # Errors
+    /// As [`load`](Self::load); what was read before stays.
+    pub fn read_again(&self, settings: &TlsSettings) -> Result<(), TlsError> {
+        let acceptor = acceptor(settings)?;
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = acceptor;
+        Ok(())
     }
 
     /// The handshake.
     pub(super) fn accept(&self, stream: TcpStream) -> Accept<TcpStream> {
-        self.0.accept(stream)
+        self.0.read().unwrap_or_else(PoisonError::into_inner).accept(stream)
     }
+}
+
+fn acceptor(settings: &TlsSettings) -> Result<TlsAcceptor, TlsError> {
+    let failed = |key, path: &Path| {
+        let path = path.to_owned();
+        move |reason: String| TlsError { key, path: path.clone(), reason }
+    };
+    let certificates = certificates(&settings.certificate).map_err(failed("tls.certificate", &settings.certificate))?;
+    let key = PrivateKeyDer::from_pem_file(&settings.key)
+        .map_err(|error| failed("tls.key", &settings.key)(explain(&error, "private key")))?;
+    let mut authority = RootCertStore::empty();
+    let refused = failed("tls.clients", &settings.clients);
+    for certificate in self::certificates(&settings.clients).map_err(&refused)? {
+        authority.add(certificate).map_err(|error| refused(error.to_string()))?;
+    }
+    let provider = Arc::new(aws_lc_rs::default_provider());
+    let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(authority), Arc::clone(&provider))
+        .build()
+        .map_err(|error| failed("tls.clients", &settings.clients)(error.to_string()))?;
+    let together = |error: tokio_rustls::rustls::Error| {
+        failed("tls.certificate", &settings.certificate)(format!("it cannot be used with its key: {error}"))
+    };
+    let mut config = ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(together)?
+        .with_client_cert_verifier(verifier)
+        .with_single_cert(certificates, key)
+        .map_err(together)?;
+    config.alpn_protocols = vec![b"h2".to_vec()];
+    Ok(TlsAcceptor::from(Arc::new(config)))
 }
 
 /// A connection after its handshake.

@@ -1,6 +1,11 @@
-//! The operating system around the daemon: exit codes, memory, signals, and what the network is told.
+//! The operating system around the daemon: exit codes, memory, signals, what systemd hands over and is told, and what the network
+//! is told.
 
 pub mod announce;
 pub mod exit;
 pub mod memory;
+pub mod service;
 pub mod signals;
+pub mod sockets;
+mod status;
+mod vitals;

@@ -29,7 +29,7 @@ pub(super) struct Minutes {
 /// What a daemon would be started with.
 pub(super) fn settings(flags: &[&str]) -> Result<Settings, Failure> {
     let flags = Cli::try_parse_from([&["recurved", "--config", "/dev/null"], flags].concat())?.flags;
-    config::load(&flags).settings.ok_or_else(|| "the settings of the daemon are wrong".into())
+    config::load(&flags, &[]).settings.ok_or_else(|| "the settings of the daemon are wrong".into())
 }
 
 impl Minutes {
