@@ -67,6 +67,8 @@ pub(crate) enum Command {
     Devices(command::devices::Args),
     /// Print a script that completes this command line in a shell
     Completions(command::completions::Args),
+    /// Write the manual pages into a folder
+    Man(command::man::Args),
 }
 
 /// Which daemon.

@@ -52,6 +52,7 @@ fn run(command: Command) -> Result<(), Failure> {
         Command::Trust(args) => online(or_interrupted(command::trust::run(args))),
         Command::Bundle(args) => command::bundle::run(args),
         Command::Completions(args) => command::completions::run(args),
+        Command::Man(args) => command::man::run(&args),
     }
 }
 

@@ -14,12 +14,17 @@ pub(crate) fn command_line() -> Cli {
 }
 
 fn understand(words: impl IntoIterator<Item = impl Into<std::ffi::OsString> + Clone>) -> Result<Cli, Error> {
-    let mut command = Cli::command();
-    command.build();
-    keep_usage(&mut command);
+    let mut command = built(Cli::command());
     let matches = command.try_get_matches_from_mut(words)?;
     one_or_many(&mut command, &matches)?;
     Cli::from_arg_matches(&matches)
+}
+
+/// A command with its own subcommands made complete.
+pub(crate) fn built(mut command: clap::Command) -> clap::Command {
+    command.build();
+    keep_usage(&mut command);
+    command
 }
 
 /// A usage line does not change with what was given: else variables of the environment appear in it as if they had to be

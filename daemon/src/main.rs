@@ -1,6 +1,7 @@
 //! `recurved`: reads the configuration, binds the addresses, serves until it is told to stop.
 
 use std::io::Write as _;
+use std::path::Path;
 use std::process::ExitCode;
 
 use clap::Parser as _;
@@ -27,6 +28,8 @@ fn main() -> ExitCode {
         None => serve(&cli.flags),
         Some(Command::CheckConfig { format }) => check_config(&cli.flags, format),
         Some(Command::ConfigReference) => print(&config::reference_page()),
+        Some(Command::ConfigTemplate) => print(&config::template()),
+        Some(Command::Man { to }) => manual(&to),
     }
 }
 
@@ -140,6 +143,16 @@ fn check_config(flags: &Flags, format: Format) -> ExitCode {
         Format::Json => report.json() + "\n",
     });
     if report.ok { printed } else { exit::CONFIG.into() }
+}
+
+fn manual(to: &Path) -> ExitCode {
+    match config::write_manual(to) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            let _ = writeln!(std::io::stderr(), "{}: cannot be written: {error}", to.display());
+            exit::OS.into()
+        }
+    }
 }
 
 /// Writes to standard output; a reader that went away is no failure.

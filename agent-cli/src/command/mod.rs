@@ -10,6 +10,7 @@ pub(crate) mod devices;
 pub(crate) mod export;
 pub(crate) mod generate;
 pub(crate) mod logs;
+pub(crate) mod man;
 pub(crate) mod models;
 pub(crate) mod node;
 pub(crate) mod pull;

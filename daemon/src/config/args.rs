@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::system::exit;
+
 /// Where the configuration file is when nothing else is said.
 pub(super) const DEFAULT_FILE: &str = "/etc/recurve/recurved.toml";
 
@@ -13,7 +15,7 @@ pub(super) const DEFAULT_FILE: &str = "/etc/recurve/recurved.toml";
 /// (RECURVE_ENGINE__THREADS for engine.threads), then flags; the later wins. `recurved check-config` shows them all,
 /// with where each came from.
 #[derive(Debug, Parser)]
-#[command(name = "recurved", version, after_help = EXIT_CODES)]
+#[command(name = "recurved", version, after_help = exit::help())]
 pub struct Cli {
     /// What to do; without it, serve.
     #[command(subcommand)]
@@ -22,17 +24,6 @@ pub struct Cli {
     #[command(flatten)]
     pub flags: Flags,
 }
-
-const EXIT_CODES: &str = "\
-Exit codes:
-   0  stopped by SIGTERM or SIGINT
-  64  wrong command line
-  65  the bundle is damaged or not of a kind that this version serves
-  66  the bundle does not exist or cannot be read
-  69  an address cannot be listened on, or ONNX Runtime is missing or unsuitable
-  70  the engine failed while serving; the log says why
-  71  the system refused threads, signals, memory for locked weights, or the state directory
-  78  wrong configuration; all problems are listed";
 
 /// What `recurved` can do besides serving.
 #[derive(Debug, Subcommand)]
@@ -46,6 +37,16 @@ pub enum Command {
     /// Prints docs/configuration.md.
     #[command(hide = true)]
     ConfigReference,
+    /// Prints the configuration file that packages install.
+    #[command(hide = true)]
+    ConfigTemplate,
+    /// Writes the manual pages into a folder.
+    #[command(hide = true)]
+    Man {
+        /// The folder, made where it is missing.
+        #[arg(value_name = "DIR")]
+        to: PathBuf,
+    },
 }
 
 /// How to print.

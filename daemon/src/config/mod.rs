@@ -8,17 +8,20 @@ mod args;
 mod key;
 mod keys;
 mod layers;
+mod man;
 mod otel;
 mod read;
 mod reference;
 mod report;
 mod settings;
 mod telemetry;
+mod template;
 
 use std::path::{Path, PathBuf};
 
 pub use address::Address;
 pub use args::{Cli, Command, Flags, Format};
+pub use man::write as write_manual;
 pub(crate) use read::log_filter;
 pub use reference::page as reference_page;
 pub use report::{Entry, Problem, Report, Source, problems};
@@ -27,6 +30,7 @@ pub use settings::{
     Switch, TlsSettings, TrustSettings,
 };
 pub use telemetry::{Collector, TelemetrySettings};
+pub use template::template;
 
 /// The configuration as it was found: the settings if nothing is wrong, and what there is to show.
 #[derive(Debug)]

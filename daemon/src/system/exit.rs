@@ -19,6 +19,24 @@ pub const OS: u8 = 71;
 /// The configuration is wrong.
 pub const CONFIG: u8 = 78;
 
+/// Every exit code and what it means, in the words of `--help`, of the manual page and of `docs/exit-codes.md`.
+pub const CODES: [(u8, &str); 8] = [
+    (0, "stopped by SIGTERM or SIGINT"),
+    (USAGE, "wrong command line"),
+    (DATA, "the bundle is damaged or not of a kind that this version serves"),
+    (NO_INPUT, "the bundle does not exist or cannot be read"),
+    (UNAVAILABLE, "an address cannot be listened on, or ONNX Runtime is missing or unsuitable"),
+    (SOFTWARE, "the engine failed while serving; the log says why"),
+    (OS, "the system refused threads, signals, memory for locked weights, or the state directory"),
+    (CONFIG, "wrong configuration; all problems are listed"),
+];
+
+/// The table of exit codes for `--help`.
+pub fn help() -> String {
+    let rows = CODES.map(|(code, meaning)| format!("\n  {code:>2}  {meaning}"));
+    format!("Exit codes:{}", rows.concat())
+}
+
 /// The code for a bundle that cannot be opened.
 pub fn of_bundle(error: &BundleError) -> u8 {
     match error {
@@ -33,5 +51,18 @@ pub fn of_store(error: &StoreError) -> u8 {
         StoreError::Bundle(error) => of_bundle(error),
         StoreError::Damaged { .. } => DATA,
         _ => OS,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_page_of_exit_codes_has_every_code_in_the_same_words() {
+        let page = include_str!("../../../docs/exit-codes.md");
+        for (code, meaning) in CODES {
+            assert!(page.contains(&format!("| {code} | {meaning} |")), "{code}: {meaning}");
+        }
     }
 }
