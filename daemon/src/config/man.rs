@@ -47,10 +47,7 @@ const FILES: [(&str, &str); 6] = [
         "/usr/lib/systemd/system/recurved.service, recurved.socket",
         "The units. Changes of your own belong in `systemctl edit recurved.service`.",
     ),
-    (
-        "/usr/share/doc/recurved/examples",
-        "Drop-ins: for TLS, for a GPU, for newer versions of systemd, for memory that is locked.",
-    ),
+    ("/usr/share/recurve/systemd", "Drop-ins for the units: for TLS, for a GPU, for newer versions of systemd."),
 ];
 
 const ENVIRONMENT: [(&str, &str); 4] = [
