@@ -5,7 +5,7 @@
 #   tests/run.sh
 #
 # Needs Rust, a C compiler and Python's pip. What else it needs (skopeo, docker-registry, prometheus, openssl, curl, iproute2,
-# cargo-deny, Python's venv, a compiler and an emulator for arm64) it installs as root or with CI=true; otherwise it leaves
+# cargo-deny, Python's venv, a compiler and an emulator for arm64, systemd-analyze, lintian, cargo-deb) it installs as root or with CI=true; otherwise it leaves
 # that check out and names the command that installs it.
 #
 # All of it uses the release profile and, for what is built, one set of features: dependencies are compiled once, what is
@@ -62,7 +62,7 @@ have() {
 # Its dependencies are compiled without optimization: it runs for a second.
 install_cargo_deny() { cargo install --quiet --debug --locked --root "$tools" cargo-deny --version 0.20.2; }
 
-scripts() { shellcheck deploy/*.sh tests/run.sh tests/bench/peers/*.sh .ci/run; }
+scripts() { shellcheck deploy/*.sh deploy/debian/p* tests/run.sh tests/bench/peers/*.sh .ci/run; }
 
 fetch() { deploy/fetch-onnxruntime.sh && cargo fetch --locked; }
 
@@ -122,6 +122,11 @@ install_prometheus() {
 }
 
 demo() { RECURVE_BIN_DIR=$PWD/target/release deploy/demo.sh; }
+
+# Of the programs that were tested.
+debian_packages() { deploy/package.sh "$(dpkg --print-architecture)" --lint; }
+
+protections() { systemd-analyze security --no-pager --offline=true --threshold=15 deploy/systemd/recurved.service; }
 
 # Figures to look at: other machines and busy ones have others, so none is checked. On the bundle that the demo exported.
 benchmarks() { target/release/bench --short --json .cache/bench.json .cache/demo/bundle; }
@@ -185,4 +190,14 @@ else
     leave_out "Kernels on arm64" "apt-get install gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user; rustup target add $arm64"
 fi
 check "Demo" demo && check "Benchmarks" benchmarks
+if have systemd-analyze apt_install systemd; then
+    check "Protections of the service" protections
+else
+    leave_out "Protections of the service" "apt-get install systemd"
+fi
+if have dpkg-deb apt_install dpkg && have lintian apt_install lintian; then
+    check "Debian packages" debian_packages
+else
+    leave_out "Debian packages" "apt-get install lintian, on Debian"
+fi
 summary
