@@ -4,6 +4,7 @@ use std::os::unix::fs::symlink;
 use std::process::Command;
 
 use recurve_tests::page;
+use recurve_tests::process::binary;
 use recurve_tests::reference::repository;
 
 fn is_there(program: &str) -> bool {
@@ -21,5 +22,5 @@ fn the_walk_through_of_deploy_md_happens() {
     }
     let folder = tempfile::tempdir().unwrap();
     symlink(repository().join("deploy"), folder.path().join("deploy")).unwrap();
-    page::run(&repository().join("docs/deploy.md"), folder.path(), &[]);
+    page::run(&repository().join("docs/deploy.md"), folder.path(), binary("agent-cli").parent());
 }

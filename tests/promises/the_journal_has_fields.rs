@@ -66,9 +66,8 @@ fn lines_go_to_the_journal_with_fields_and_priorities() {
     assert_eq!(ended.code, Some(0), "{}", ended.stderr);
     assert!(ended.stderr.trim_end().ends_with("\n0"), "nothing is on standard error: {}", ended.stderr);
     let lines: Vec<Value> = ended.stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-    let find =
-        |message: &str| lines.iter().find(|line| line["MESSAGE"] == message).unwrap_or_else(|| panic!("{message}"));
-    let generated = |line: &&Value| line["MESSAGE"] == "request" && line["METHOD"] == "Generate";
+    let find = |message: &str| lines.iter().find(|line| line["LINE"] == message).unwrap_or_else(|| panic!("{message}"));
+    let generated = |line: &&Value| line["LINE"] == "request" && line["METHOD"] == "Generate";
     let request = lines.iter().find(generated).expect("the request's line");
     assert_eq!(request["GRPC_STATUS"], "OK");
     assert_eq!(request["REQUEST_ID"].as_str().map(str::len), Some(36));
@@ -76,6 +75,7 @@ fn lines_go_to_the_journal_with_fields_and_priorities() {
     assert!(request["BUNDLE"].as_str().unwrap().starts_with("sha256:"));
     assert!(request["TOTAL_MS"].as_str().unwrap().parse::<f64>().unwrap() > 0.0);
     assert_eq!(find("ready")["MODEL"], "demo-model");
+    assert!(find("ready")["MESSAGE"].as_str().unwrap().starts_with("ready bundle=sha256:"), "{}", find("ready"));
     // syslog's words: INFO is `info`, DEBUG is `debug`.
     assert_eq!(find("ready")["PRIORITY"], "6");
     assert!(lines.iter().any(|line| line["PRIORITY"] == "7"), "debug lines");

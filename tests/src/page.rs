@@ -12,7 +12,7 @@ use std::process::{Child, Stdio};
 
 use rustix::process::{Pid, Signal, kill_process_group};
 
-use crate::process::{LIMIT, binary, clean};
+use crate::process::{LIMIT, clean};
 
 /// A command and what the page says it prints.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -79,23 +79,21 @@ struct Shell {
     process: Child,
 }
 
-/// Runs a page's commands in a folder, with our programs in the search path, and compares what they print.
+/// Runs a page's commands in a folder, with the programs of another one first in the search path, and compares what they print.
 ///
 /// # Panics
 /// A command fails, or prints something else.
-pub fn run(page: &Path, folder: &Path, variables: &[(&str, &str)]) {
+pub fn run(page: &Path, folder: &Path, programs: Option<&Path>) {
     let text = std::fs::read_to_string(page).expect("a page");
     let shown = commands(&text);
     assert!(!shown.is_empty(), "{} shows commands", page.display());
-    let bin = binary("agent-cli");
     let search = std::env::var("PATH").unwrap_or_default();
-    let path = format!("{}:{search}", bin.parent().expect("a folder").display());
+    let path = programs.map_or_else(|| search.clone(), |programs| format!("{}:{search}", programs.display()));
     let output = folder.join(".output");
     let mut command = clean("bash".into());
     command
         .current_dir(folder)
         .env("PATH", path)
-        .envs(variables.iter().copied())
         .stdin(Stdio::piped())
         .stdout(File::create(&output).expect("a file"))
         .stderr(Stdio::inherit())

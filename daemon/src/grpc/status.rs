@@ -19,6 +19,8 @@ use crate::trust::TrustError;
 
 /// When to ask again while the bundle is loading.
 const LOADING_RETRY: Duration = Duration::from_secs(1);
+/// When to ask a node that stops again: where it is only started again, its sockets hold who comes meanwhile.
+const RESTART_RETRY: Duration = Duration::from_millis(100);
 
 /// When to ask again while many long texts wait: one takes some tenths of a second.
 const BUSY_RETRY: Duration = Duration::from_secs(1);
@@ -151,6 +153,9 @@ impl CallError {
             }
             Self::Loading | Self::SwitchFull => {
                 details.set_retry_info(Some(LOADING_RETRY));
+            }
+            Self::Refused(Refusal::ShuttingDown) | Self::Failed(Failure::Shutdown) | Self::Stopping => {
+                details.set_retry_info(Some(RESTART_RETRY));
             }
             _ => {}
         }
@@ -338,5 +343,11 @@ mod tests {
         assert!(status.message().contains("1.5 s"), "{}", status.message());
         let busy = CallError::Request(RequestError::Busy { limit: 16 }).status(Uuid::nil());
         assert_eq!(busy.get_details_retry_info().unwrap().retry_delay, Some(BUSY_RETRY));
+        for stopping in
+            [CallError::Refused(Refusal::ShuttingDown), CallError::Failed(Failure::Shutdown), CallError::Stopping]
+        {
+            let retry = stopping.status(Uuid::nil()).get_details_retry_info();
+            assert_eq!(retry.unwrap().retry_delay, Some(RESTART_RETRY));
+        }
     }
 }

@@ -1,0 +1,113 @@
+#!/usr/bin/env bash
+# Installs the packages into real Debian systems with a real systemd, and has them do all that a service must: start, restart under
+# load, be stuck, be upgraded, run out of memory and disk, lose power. Prints a line for each point.
+#
+#   tests/systemd.sh [--short] [--cuts N] [--seed N] [--board|--no-board] [--only PATTERN]
+#
+#   --short     what CI runs: all points in a container, and of those in a virtual machine the ones that need one, with 2 power cuts
+#   --cuts      how often the virtual machine loses its power (default: 10; 2 with --short; 0 for none)
+#   --seed      of the instants at which it does; printed, to be repeated
+#   --board     also the arm64 package on an emulated board (the default without --short)
+#   --only      only points whose names match this regular expression, and what those need
+#
+# The container is systemd-nspawn's, the machines are QEMU's without hardware acceleration. Root file systems are made once
+# (mmdebstrap) and kept in .cache/vm; so is the log of each run, .cache/vm/log. Takes the packages in target/debian; those that are
+# missing or older than the last commit are made by deploy/package.sh. Needs root. What is missing it installs with CI=true or as
+# root: mmdebstrap, systemd-container, e2fsprogs, openssh-client, QEMU.
+set -euo pipefail
+
+repository=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+here=$repository/tests/systemd
+cache=$repository/.cache/vm
+
+die() { printf 'systemd.sh: %s\n' "$*" >&2; exit 1; }
+usage() { sed -n '2,16s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; }
+
+short=false cuts='' seed=$RANDOM board='' only=.
+while [ $# -gt 0 ]; do
+    case $1 in
+        --short) short=true; shift ;;
+        --cuts) cuts=${2:?--cuts needs a number}; shift 2 ;;
+        --seed) seed=${2:?--seed needs a number}; shift 2 ;;
+        --board) board=true; shift ;;
+        --no-board) board=false; shift ;;
+        --only) only=${2:?--only needs a regular expression}; shift 2 ;;
+        -h | --help) usage; exit 0 ;;
+        *) usage >&2; die "unknown argument '$1'" ;;
+    esac
+done
+if [ "$short" = true ]; then : "${cuts:=2}" "${board:=false}"; else : "${cuts:=10}" "${board:=true}"; fi
+[[ $cuts =~ ^[0-9]+$ && $seed =~ ^[0-9]+$ ]] || die "--cuts and --seed need whole numbers, not '$cuts' and '$seed'"
+[ "$(id -u)" = 0 ] || die "needs root: containers, and file systems whose files belong to others. Run it with sudo"
+
+mkdir -p "$cache/log"
+log=$cache/log/$(date -u +%Y%m%dT%H%M%SZ).log
+run=$(mktemp -d "$cache/run-XXXXXX")
+# shellcheck source=tests/systemd/report.sh
+. "$here/report.sh"
+# shellcheck source=tests/systemd/images.sh
+. "$here/images.sh"
+# shellcheck source=tests/systemd/container.sh
+. "$here/container.sh"
+# shellcheck source=tests/systemd/machine.sh
+. "$here/machine.sh"
+# shellcheck source=tests/systemd/service.sh
+. "$here/service.sh"
+# shellcheck source=tests/systemd/packages.sh
+. "$here/packages.sh"
+# shellcheck source=tests/systemd/shortage.sh
+. "$here/shortage.sh"
+# shellcheck source=tests/systemd/cuts.sh
+. "$here/cuts.sh"
+# shellcheck source=tests/systemd/guide.sh
+. "$here/guide.sh"
+# shellcheck source=tests/systemd/board.sh
+. "$here/board.sh"
+
+clean_up() {
+    local status=$?
+    trap - EXIT
+    container_stop
+    machine_off
+    rm -rf --one-file-system "$run"
+    exit "$status"
+}
+trap clean_up EXIT
+trap 'exit 130' INT
+trap 'exit 143' TERM
+
+begun=$SECONDS
+printf 'log: %s\n' "$log"
+prepare_tools
+prepare_packages amd64
+prepare_image amd64
+
+heading "container (systemd-nspawn, this machine's processor)"
+container_start
+service_points
+package_points
+container_stop
+
+heading "docs/install.md, in a container of its own"
+container_start
+guide_points
+container_stop
+
+heading "virtual machine (QEMU without acceleration: slower than any board)"
+machine_on amd64 new
+install_for_machine
+if [ "$short" = false ]; then service_points; fi
+shortage_points
+machine_off
+power_cuts "$cuts" "$seed"
+
+if [ "$board" = true ]; then
+    heading "emulated board (QEMU, cortex-a76 as in a Raspberry Pi 5, arm64 package)"
+    prepare_packages arm64
+    prepare_image arm64
+    machine_on arm64 new
+    board_points
+    machine_off
+fi
+printf '\n%d s; log: %s\n' $((SECONDS - begun)) "$log"
+verdict
