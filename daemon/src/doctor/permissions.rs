@@ -9,6 +9,7 @@ use super::{Finding, Patient, Verdict, existing};
 use crate::config::Address;
 
 const CHECK: &str = "permissions";
+const SUPERUSER: &str = "0";
 
 pub(super) fn check(patient: &Patient<'_>) -> Vec<Finding> {
     let settings = patient.settings;
@@ -28,6 +29,13 @@ pub(super) fn check(patient: &Patient<'_>) -> Vec<Finding> {
             folders.push(("listen", folder));
         }
     }
+    // The superuser may write everywhere, and the service is another user.
+    if user() == SUPERUSER
+        && patient.serving.is_none()
+        && let Some(finding) = foreign(patient, &settings.state_dir)
+    {
+        return vec![finding];
+    }
     let refused: Vec<Finding> = folders.iter().filter_map(|(key, folder)| refused(key, folder)).collect();
     match refused.is_empty() {
         true if folders.is_empty() => vec![Finding::ok(CHECK, "nothing has to be written")],
@@ -37,6 +45,24 @@ pub(super) fn check(patient: &Patient<'_>) -> Vec<Finding> {
         }
         false => refused,
     }
+}
+
+/// A state directory that does not belong to the service's user, where there is one.
+fn foreign(patient: &Patient<'_>, dir: &Path) -> Option<Finding> {
+    let users = patient.text("etc/passwd")?;
+    let service: u32 = users.lines().find_map(|line| line.strip_prefix("recurve:")?.split(':').nth(1)?.parse().ok())?;
+    let owner = dir.metadata().ok()?.uid();
+    (owner != service).then(|| {
+        Finding::new(
+            CHECK,
+            Verdict::Warning,
+            format!(
+                "state_dir: {} belongs to user {owner}, and the service runs as recurve, user {service}",
+                dir.display()
+            ),
+            format!("if the service is to use it: `sudo chown -R recurve:recurve {}`", dir.display()),
+        )
+    })
 }
 
 /// Who this process is.
@@ -68,7 +94,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         assert_eq!(refused("state_dir", dir.path()), None);
         assert_eq!(refused("state_dir", &dir.path().join("made/later")), None);
-        // Nobody may write there, root included.
+        // Nobody may make something there, root included; some systems tell it only when it is tried.
         if let Some(finding) = refused("state_dir", Path::new("/proc/self")) {
             assert_eq!(finding.verdict, Verdict::Problem);
             assert!(finding.found.starts_with("state_dir: user "), "{}", finding.found);
