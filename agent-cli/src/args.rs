@@ -59,6 +59,8 @@ pub(crate) enum Command {
     Logs(command::logs::Args),
     /// Describe a daemon's node, change its settings, drain it, tell who changed it
     Node(command::node::Args),
+    /// Look for what is wrong with a machine, and say what to do about it
+    Doctor(command::doctor::Args),
     /// List the models of a daemon, or remove one
     Models(command::models::Args),
     /// Sign bundles, and say whose signatures a daemon believes

@@ -45,6 +45,7 @@ fn run(command: Command) -> Result<(), Failure> {
         Command::Top(args) => online(or_interrupted(command::top::run(args))),
         Command::Logs(args) => online(or_interrupted(command::logs::run(args))),
         Command::Node(args) => online(command::node::run(args)),
+        Command::Doctor(args) => online(or_interrupted(command::doctor::run(args))),
         Command::Devices(args) => command::devices::run(args),
         Command::Push(args) => online(or_interrupted(command::push::run(args))),
         Command::Pull(args) => online(or_interrupted(command::pull::run(args))),

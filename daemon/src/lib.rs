@@ -6,6 +6,7 @@
 pub mod admission;
 pub mod config;
 pub mod deployment;
+pub mod doctor;
 pub mod engine;
 pub mod grpc;
 pub mod log;

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 
 use clap::Parser as _;
 use recurved::config::{self, Address, Cli, Command, Entry, Flags, Format, Settings};
+use recurved::doctor;
 use recurved::grpc::Listener;
 use recurved::log::Log;
 use recurved::system::signals::{ReloadSignal, StopSignals};
@@ -27,6 +28,7 @@ fn main() -> ExitCode {
     match cli.command {
         None => serve(&cli.flags),
         Some(Command::CheckConfig { format }) => check_config(&cli.flags, format),
+        Some(Command::Doctor { format }) => doctor(&cli.flags, format),
         Some(Command::ConfigReference) => print(&config::reference_page()),
         Some(Command::ConfigTemplate) => print(&config::template()),
         Some(Command::Man { to }) => manual(&to),
@@ -143,6 +145,20 @@ fn check_config(flags: &Flags, format: Format) -> ExitCode {
         Format::Json => report.json() + "\n",
     });
     if report.ok { printed } else { exit::CONFIG.into() }
+}
+
+fn doctor(flags: &Flags, format: Format) -> ExitCode {
+    let loaded = config::load(flags, &[]);
+    let findings = doctor::examine_loaded(&loaded);
+    let printed = print(&match format {
+        Format::Text => doctor::text(&findings),
+        Format::Json => doctor::json(&findings) + "\n",
+    });
+    match doctor::ill(&findings) {
+        false => printed,
+        true if loaded.report.ok => exit::UNAVAILABLE.into(),
+        true => exit::CONFIG.into(),
+    }
 }
 
 fn manual(to: &Path) -> ExitCode {

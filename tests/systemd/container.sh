@@ -38,7 +38,7 @@ container_stop() {
 }
 
 in_container() {
-    nsenter --target "$leader" --mount --uts --ipc --net --pid --cgroup --root --wd=/ \
+    nsenter --target "$leader" --mount --uts --ipc --net --pid --cgroup --root --wd \
         env -i PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/root TERM=dumb \
         DEBIAN_FRONTEND=noninteractive LC_ALL=C.UTF-8 bash -c "cd; set -euo pipefail; $1"
 }

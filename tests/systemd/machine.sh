@@ -11,7 +11,7 @@ machine_on() {
     disk=$run/$1.disk
     if [ "${2-}" = new ]; then cp --sparse=always "$cache/$1/disk" "$disk"; fi
     port=$(free_port)
-    local common=(-display none -no-reboot -monitor none -m 2048 -smp 2 -kernel "$cache/$1/vmlinuz" -initrd "$cache/$1/initrd"
+    local common=(-display none -monitor none -m 2048 -smp 2 -kernel "$cache/$1/vmlinuz" -initrd "$cache/$1/initrd"
         -serial "file:$run/console")
     local network=user,hostfwd=tcp:127.0.0.1:$port-:22
     case $1 in

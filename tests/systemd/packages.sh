@@ -14,7 +14,7 @@ newer() {
     rm -rf "$run/newer"
     dpkg-deb -R "$package" "$run/newer"
     sed -i "s/^Version: .*/Version: $version+newer1/" "$run/newer/DEBIAN/control"
-    dpkg-deb -q -Zgzip -z1 -b "$run/newer" "$run/recurved-newer.deb"
+    dpkg-deb -Zgzip -z1 -b "$run/newer" "$run/recurved-newer.deb"
     rm -rf "$run/newer"
     bring "$run/recurved-newer.deb"
 }

@@ -33,7 +33,7 @@ installs() {
     bring "$package" "$demo" "$programs/restless"
     on "apt-get install -y -q ./$(basename "$package")"
     on 'systemctl is-active recurved.service recurved.socket; systemctl is-enabled recurved.service recurved.socket
-        id recurve; dpkg -V recurved; systemd-analyze verify recurved.service recurved.socket'
+        id recurve; dpkg -V recurved; systemd-analyze verify --man=no recurved.service recurved.socket'
 }
 
 no_model() {
@@ -130,9 +130,12 @@ stuck_is_ended() {
             sleep 120' \$engine & holder=\$!
         sleep 9; [ \"\$(systemctl show -P MainPID recurved)\" = \$pid ]
         agent-cli generate --on $socket '$question' >/dev/null 2>&1 & asked=\$!
-        for _ in \$(seq 120); do [ \"\$(systemctl show -P MainPID recurved)\" = \$pid ] || break; sleep 0.5; done
-        [ \"\$(systemctl show -P MainPID recurved)\" != \$pid ]; kill \$holder; wait \$asked || true
-        journalctl -u recurved -o cat -n 200 | grep -E 'Watchdog timeout|watchdog'"
+        timed_out() { journalctl -u recurved -o cat | grep 'Watchdog timeout'; }
+        for _ in \$(seq 60); do timed_out && break; sleep 0.5; done
+        # A thread that is held stays until it is let go.
+        kill \$holder; timed_out
+        for _ in \$(seq 60); do [ \"\$(systemctl show -P MainPID recurved)\" = \$pid ] || break; sleep 0.5; done
+        [ \"\$(systemctl show -P MainPID recurved)\" != \$pid ]; wait \$asked || true"
     there 60 'systemctl is-active recurved'
     answers
     on 'rm /etc/systemd/system/recurved.service.d/watchdog.conf; systemctl daemon-reload; systemctl restart recurved'
@@ -145,14 +148,7 @@ under_load() {
     outcome=$(on "./restless --clients 50 --seconds $1 127.0.0.1:50051 $socket >/root/outcome & clients=\$!
         sleep 2; { $2; } >/root/meanwhile 2>&1; wait \$clients; cat /root/outcome")
     echo "$outcome"
-    figure "$(python3 -c '
-import json, sys
-o = json.loads(sys.argv[1])
-bad = {k: o[k] for k in ("refused", "broken", "failed") if o[k]}
-told = sum(o["retried"].values())
-print(f"{o[\"answered\"]} answers, {o[\"cut_short\"]} cut short, {told} told to ask again, longest wait {o[\"longest_wait_ms\"]} ms" + (f", BAD: {bad}" if bad else ""), end="")
-' "$outcome")"
-    python3 -c 'import json, sys; o = json.loads(sys.argv[1]); sys.exit(bool(o["refused"] or o["broken"] or o["failed"] or not o["answered"]))' "$outcome"
+    python3 "$here/outcome.py" "$outcome" >&3
 }
 
 restart_under_load() {

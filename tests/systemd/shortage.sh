@@ -36,14 +36,14 @@ full_disk() {
     figure "\"$(on 'tail -n 1 /run/said')\""
 }
 
+# rebooted ID: whether this is another boot than that one, and it is over.
+rebooted() { on "[ \"\$(cat /proc/sys/kernel/random/boot_id)\" != $1 ] && systemctl is-system-running --wait"; }
+
 reboots() {
     local before
     before=$(on 'cat /proc/sys/kernel/random/boot_id')
     on 'systemctl reboot' || true
-    # QEMU ends with the machine (-no-reboot), and is started again.
-    for _ in $(seq 240); do kill -0 "$machine" 2>/dev/null || break; sleep 0.5; done
-    machine_on amd64
-    [ "$(on 'cat /proc/sys/kernel/random/boot_id')" != "$before" ]
+    until_so 240 rebooted "$before"
     there 60 'systemctl is-active recurved'
     answers
 }

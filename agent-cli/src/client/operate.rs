@@ -9,8 +9,9 @@ use std::time::Duration;
 
 use recurve_proto::v1::node_client::NodeClient;
 use recurve_proto::v1::{
-    AuditRequest, AuditResponse, ChangedSetting, ConfigureRequest, DescribeNodeRequest, DescribeNodeResponse,
-    DrainRequest, DrainResponse, LogsRequest, LogsResponse, WatchNodeRequest, WatchNodeResponse,
+    AuditRequest, AuditResponse, ChangedSetting, CheckRequest, ConfigureRequest, DescribeNodeRequest,
+    DescribeNodeResponse, DrainRequest, DrainResponse, Finding, LogsRequest, LogsResponse, WatchNodeRequest,
+    WatchNodeResponse,
 };
 use tonic::transport::Channel;
 use tonic::{Code, Response, Status, Streaming};
@@ -65,6 +66,12 @@ impl Node {
     pub(crate) async fn describe(&mut self) -> Result<DescribeNodeResponse, Trouble> {
         let mut node = self.node.clone();
         self.answered(node.describe(DescribeNodeRequest {})).await
+    }
+
+    /// What the node finds wrong with its machine.
+    pub(crate) async fn check(&mut self) -> Result<Vec<Finding>, Trouble> {
+        let mut node = self.node.clone();
+        Ok(self.answered(node.check(CheckRequest {})).await?.findings)
     }
 
     /// How the node is now, at once and then again and again.

@@ -7,6 +7,7 @@ pub(crate) mod completions;
 pub(crate) mod deploy;
 pub(crate) mod detokenize;
 pub(crate) mod devices;
+pub(crate) mod doctor;
 pub(crate) mod export;
 pub(crate) mod generate;
 pub(crate) mod logs;

@@ -34,6 +34,13 @@ pub enum Command {
         #[arg(long, value_enum, default_value_t = Format::Text)]
         format: Format,
     },
+    /// Looks at this machine, its configuration and its files, and says what to do where something is wrong; exits with 69 when
+    /// the daemon would not serve, and with 78 when its configuration is wrong.
+    Doctor {
+        /// How to print what was found.
+        #[arg(long, value_enum, default_value_t = Format::Text)]
+        format: Format,
+    },
     /// Prints docs/configuration.md.
     #[command(hide = true)]
     ConfigReference,

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use recurve_bundle::Bundle;
 use recurve_runtime::{Library, Weights};
+use tracing::warn;
 
 use super::memory;
 use super::order::DeployError;
@@ -18,6 +19,7 @@ use crate::model::Model;
 use crate::node::{Counts, Serving};
 use crate::progress::Progress;
 use crate::store::Prepared;
+use crate::system::memory::available;
 use crate::weights::Warming;
 
 /// A model that was loaded.
@@ -78,6 +80,16 @@ pub(super) fn examined(means: &Means, bundle: &Bundle) -> Result<(Loaded, Prepar
 fn load_with(means: &Means, bundle: &Bundle, look: impl FnOnce(&mut Graph)) -> Result<Loaded, Error> {
     let Means { library, settings, progress } = means;
     let weights = bundle.shards().map(|(_, bytes)| bytes).sum();
+    if let Some(shortage) = memory::shortage(bundle, &settings.engine, available()) {
+        // Before the kernel says it.
+        warn!(
+            model = bundle.info().name,
+            needed = shortage.needed,
+            available = shortage.can_be_had,
+            advice = memory::ADVICE,
+            "this machine may have too little memory for the model"
+        );
+    }
     let _underway = progress.begin(&bundle.info().name, weights);
     let loader = Loader::new(library.clone(), bundle, &settings.engine);
     let warming = Warming::start(bundle, settings.engine.lock_weights, progress)

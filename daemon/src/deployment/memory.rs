@@ -1,6 +1,6 @@
 //! Whether a model fits into memory, and whether beside the one that is served.
 
-use recurve_bundle::{Digest, Manifest, ModelInfo, StateKind, file};
+use recurve_bundle::{Bundle, Digest, Manifest, ModelInfo, StateKind, file};
 
 use crate::config::{EngineSettings, KernelSetting, Settings, Switch};
 use crate::store::{Store, StoreError};
@@ -40,7 +40,7 @@ pub struct NoMemory {
 }
 
 /// Bytes of memory of its own that a model takes here, beside its weights, which are mapped.
-pub(super) fn needed(info: &ModelInfo, manifest: &Manifest, settings: &EngineSettings) -> u64 {
+pub(crate) fn needed(info: &ModelInfo, manifest: &Manifest, settings: &EngineSettings) -> u64 {
     let bytes = |kinds: fn(StateKind) -> bool| -> u64 {
         let states = info.states.iter().filter(|state| kinds(state.kind));
         states.map(|state| state.shape.iter().map(|&dim| u64::from(dim)).product::<u64>() * 4).sum()
@@ -64,6 +64,21 @@ pub(super) fn needed(info: &ModelInfo, manifest: &Manifest, settings: &EngineSet
     [slots.saturating_mul(row), logits, tokenizer, repacked, locked]
         .iter()
         .fold(FIXED, |sum, &part| sum.saturating_add(part))
+}
+
+/// What to do where a model does not fit.
+pub(crate) const ADVICE: &str = "set engine.slots lower, take smaller weights (agent-cli export --weights int4), end what else \
+                                 runs on this machine, or raise the service's limit (MemoryMax)";
+
+/// Whether a model takes more than the system still gives. `available`: bytes, where it says so.
+pub(super) fn shortage(bundle: &Bundle, settings: &EngineSettings, available: Option<u64>) -> Option<NoMemory> {
+    let needed = needed(bundle.info(), bundle.manifest(), settings);
+    short(needed, available)
+}
+
+fn short(needed: u64, available: Option<u64>) -> Option<NoMemory> {
+    let can_be_had = available.filter(|available| needed > *available)?;
+    Some(NoMemory { needed, can_be_had })
 }
 
 /// Which way a model that takes `needed` bytes can go. `available`: bytes that can be taken now, where the system says so;
@@ -135,6 +150,13 @@ impl Room {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_machine_with_too_little_memory_is_told_before_a_model_is_loaded() {
+        assert_eq!(short(2, Some(1)), Some(NoMemory { needed: 2, can_be_had: 1 }));
+        assert_eq!(short(1, Some(1)), None);
+        assert_eq!(short(u64::MAX, None), None);
+    }
 
     #[test]
     fn a_model_goes_beside_where_it_fits_in_turn_where_it_must_and_nowhere_else() {

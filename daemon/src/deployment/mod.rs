@@ -30,6 +30,7 @@ use crate::trust::Trust;
 use load::{Loaded, Means, examined, load};
 pub use memory::Room;
 use memory::Way;
+pub(crate) use memory::{ADVICE as MEMORY_ADVICE, needed};
 pub use order::{DeployError, Models, Order, Progress};
 pub(crate) use watch::Verdict;
 use watch::Watch;

@@ -19,6 +19,7 @@ use super::access::{self, Right};
 use super::peer::{self, Peer};
 use super::status::CallError;
 use super::{describe, live};
+use crate::doctor;
 use crate::node::{Node, Phase};
 use crate::operate::Operations;
 use crate::store::Store;
@@ -234,6 +235,36 @@ impl Api for Service {
             Some((Ok(now), (!over).then_some(node)))
         });
         Ok(Response::new(Box::pin(stream)))
+    }
+
+    async fn check(&self, request: Request<v1::CheckRequest>) -> Result<Response<v1::CheckResponse>, Status> {
+        let call = self.begin("Check", &request)?;
+        let settings = Arc::clone(&self.operations.settings);
+        let serving = doctor::Serving {
+            listen: self.operations.listen.clone(),
+            onnxruntime: self.node.onnxruntime().map(ToOwned::to_owned),
+            model: matches!(self.node.phase(), Phase::Serving(_)),
+        };
+        let findings = spawn_blocking(move || doctor::examine(&settings, Some(&serving))).await;
+        let findings = findings.map_err(|_| CallError::Abandoned.status(call.id))?;
+        Ok(Response::new(v1::CheckResponse { findings: findings.into_iter().map(finding).collect() }))
+    }
+}
+
+/// What was found, for the wire.
+fn finding(finding: doctor::Finding) -> v1::Finding {
+    let verdict = match finding.verdict {
+        doctor::Verdict::Ok => v1::Verdict::Ok,
+        doctor::Verdict::Skipped => v1::Verdict::Skipped,
+        doctor::Verdict::Note => v1::Verdict::Note,
+        doctor::Verdict::Warning => v1::Verdict::Warning,
+        doctor::Verdict::Problem => v1::Verdict::Problem,
+    };
+    v1::Finding {
+        check: finding.check.to_owned(),
+        verdict: verdict.into(),
+        found: finding.found,
+        advice: finding.advice,
     }
 }
 

@@ -16,6 +16,7 @@ use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, join, split};
 use tokio::net::TcpStream;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, TryAcquireError};
+use tokio::time::error::Elapsed;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -57,6 +58,8 @@ const FRAME: u32 = 64 << 10;
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// How often it is told that there are too many connections.
 const FULL_WARNING: Duration = Duration::from_secs(10);
+/// How long a connection may still begin when the node stops. Below [`LAST_BYTES`], within which its one call is answered.
+const LAST_BEGINNINGS: Duration = Duration::from_millis(250);
 /// Time for the last bytes of a finished answer to leave.
 const LAST_BYTES: Duration = Duration::from_millis(500);
 
@@ -254,8 +257,7 @@ impl Places {
 
 /// A connection whose other end showed a certificate, in time.
 async fn handshake(stream: TcpStream, ip: IpAddr, shared: &Shared) -> Option<(Encrypted, Peer)> {
-    let accepted = timeout(PREFACE_TIME, shared.tls.as_ref()?.accept(stream));
-    match shared.drain.run_until_cancelled(accepted).await? {
+    match in_time(shared.tls.as_ref()?.accept(stream), shared).await? {
         Ok(Ok(stream)) => {
             let shown = stream.get_ref().1.peer_certificates().and_then(<[_]>::first)?;
             let peer = Peer::certified(ip, shown);
@@ -272,6 +274,19 @@ async fn handshake(stream: TcpStream, ip: IpAddr, shared: &Shared) -> Option<(En
     }
 }
 
+/// The beginning of a connection, as long as that may take: when the node stops, a moment only. Who came just before is then told
+/// so in the protocol's words, instead of being cut off.
+async fn in_time<T>(beginning: impl Future<Output = T>, shared: &Shared) -> Option<Result<T, Elapsed>> {
+    let stops = async {
+        shared.drain.cancelled().await;
+        sleep(LAST_BEGINNINGS).await;
+    };
+    tokio::select! {
+        began = timeout(PREFACE_TIME, beginning) => Some(began),
+        () = stops => None,
+    }
+}
+
 /// Serves one connection if it begins as HTTP/2 does, in time.
 async fn begin(
     mut read: impl AsyncRead + Unpin + Send + 'static,
@@ -280,8 +295,7 @@ async fn begin(
     shared: &Arc<Shared>,
 ) {
     let mut preface = [0; PREFACE.len()];
-    let came = shared.drain.run_until_cancelled(timeout(PREFACE_TIME, read.read_exact(&mut preface))).await;
-    match came {
+    match in_time(read.read_exact(&mut preface), shared).await {
         Some(Ok(Ok(_))) if preface == PREFACE => {
             serve(join(Cursor::new(preface).chain(read), write), ends, shared).await;
         }

@@ -107,6 +107,18 @@ impl Store {
         Ok(store)
     }
 
+    /// The active model of the store in this directory, without taking or changing anything: another daemon may have it.
+    ///
+    /// # Errors
+    /// Its record is damaged, or the model is not whole.
+    pub fn glance(dir: &Path) -> Result<Option<Bundle>, StoreError> {
+        let record = Record::read(dir)?;
+        let Some(active) = record.chosen.active else { return Ok(None) };
+        let size = record.models.get(&active).map(|kept| kept.manifest_bytes);
+        let size = size.ok_or(StoreError::Unknown { bundle: active })?;
+        Ok(Some(Bundle::open_blobs(dir, active, size)?))
+    }
+
     /// Changes with every change of the record.
     pub fn changes(&self) -> watch::Receiver<u64> {
         self.changes.subscribe()

@@ -5,9 +5,9 @@ use std::thread::JoinHandle;
 
 use recurve_proto::v1::node_server::{Node, NodeServer};
 use recurve_proto::v1::{
-    AuditRequest, AuditResponse, ConfigureRequest, ConfigureResponse, DescribeNodeRequest, DescribeNodeResponse,
-    DrainRequest, DrainResponse, LogLine, LogsRequest, LogsResponse, NodeState, TelemetryRequest, TelemetryResponse,
-    WatchNodeRequest, WatchNodeResponse,
+    AuditRequest, AuditResponse, CheckRequest, CheckResponse, ConfigureRequest, ConfigureResponse, DescribeNodeRequest,
+    DescribeNodeResponse, DrainRequest, DrainResponse, LogLine, LogsRequest, LogsResponse, NodeState, TelemetryRequest,
+    TelemetryResponse, WatchNodeRequest, WatchNodeResponse,
 };
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
@@ -108,6 +108,10 @@ impl Node for Fake {
     }
 
     async fn configure(&self, _: Request<ConfigureRequest>) -> Result<Response<ConfigureResponse>, Status> {
+        Err(Status::unimplemented(""))
+    }
+
+    async fn check(&self, _: Request<CheckRequest>) -> Result<Response<CheckResponse>, Status> {
         Err(Status::unimplemented(""))
     }
 

@@ -109,6 +109,14 @@ fn raspberry(root: &Root) -> Option<PathBuf> {
     std::iter::once(platform.clone()).chain(buses).find_map(|folder| firmware(&folder))
 }
 
+/// What the firmware of a Raspberry Pi complained of since it was started.
+pub fn since_start(root: &Path) -> Vec<&'static str> {
+    const PAST: u32 = 16;
+    let word = raspberry(&Root::new(root)).and_then(|path| text(&path));
+    let word = word.and_then(|text| u64::from_str_radix(text.trim().trim_start_matches("0x"), 16).ok()).unwrap_or(0);
+    RASPBERRY.iter().filter(|(bit, _)| word >> (bit + PAST) & 1 == 1).map(|(_, name)| *name).collect()
+}
+
 /// Alarms of chips whose meaning is known. What others say depends on limits that often nobody has set.
 fn chips(root: &Root) -> Vec<Sign> {
     let mut signs = Vec::new();

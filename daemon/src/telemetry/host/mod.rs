@@ -19,6 +19,7 @@ mod thermal;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+pub use alarms::since_start;
 pub use machine::Machine;
 pub use readings::{Alarm, Filesystem, Interface, Measured, Memory, Readings, Sensor};
 

@@ -1,0 +1,206 @@
+//! Whether the addresses can be listened on, and who has them where they cannot.
+
+use std::fs;
+use std::io::ErrorKind;
+use std::net::{SocketAddr, TcpListener};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+
+use super::{Finding, Patient, Verdict};
+use crate::config::Address;
+
+const CHECK: &str = "ports";
+
+pub(super) fn check(patient: &Patient<'_>) -> Vec<Finding> {
+    let held: &[String] = patient.serving.map_or(&[], |serving| &serving.listen);
+    let one = |address: &Address| match address {
+        _ if held.contains(&address.to_string()) => Finding::ok(CHECK, format!("{address} is served")),
+        Address::Tcp(address) => tcp(patient.root, *address),
+        Address::Unix(path) => unix(path),
+    };
+    let mut findings: Vec<Finding> = patient.settings.listen.iter().map(one).collect();
+    if let Some(address) = patient.settings.telemetry.prometheus.filter(|_| patient.serving.is_none()) {
+        findings.push(tcp(patient.root, address));
+    }
+    findings
+}
+
+fn tcp(root: &Path, address: SocketAddr) -> Finding {
+    if address.port() == 0 {
+        return Finding::ok(CHECK, format!("{address}: the system chooses a port"));
+    }
+    if let Some(inode) = listening(root, address.port()) {
+        return taken(address, &owner(root, inode));
+    }
+    match TcpListener::bind(address) {
+        Ok(_) => Finding::ok(CHECK, format!("{address} is free")),
+        Err(error) => {
+            let advice = match error.kind() {
+                ErrorKind::AddrNotAvailable => {
+                    "this machine has no such address: set listen to one of `ip -brief address`, or 0.0.0.0"
+                }
+                ErrorKind::PermissionDenied => {
+                    "ports below 1024 are root's: take a higher one in listen, or let systemd hold it"
+                }
+                ErrorKind::AddrInUse => {
+                    "another process has it: `sudo ss -ltnp` shows which; end it, or set listen to another port"
+                }
+                _ => "set listen to another address",
+            };
+            Finding::new(CHECK, Verdict::Problem, format!("{address} cannot be listened on: {error}"), advice)
+        }
+    }
+}
+
+fn taken(address: SocketAddr, owner: &Owner) -> Finding {
+    match owner {
+        Owner::Process(pid, name) if name == "recurved" => {
+            Finding::ok(CHECK, format!("{address} is served by recurved, process {pid}"))
+        }
+        Owner::Process(1, _) => Finding::ok(CHECK, format!("{address} is held by systemd")),
+        Owner::Process(pid, name) => Finding::new(
+            CHECK,
+            Verdict::Problem,
+            format!("{address} is taken by {name}, process {pid}"),
+            format!(
+                "end that process, or set listen to another port, such as {}:{}",
+                address.ip(),
+                next(address.port())
+            ),
+        ),
+        Owner::Hidden => Finding::new(
+            CHECK,
+            Verdict::Note,
+            format!("{address} is taken by a process of another user"),
+            "it may be the daemon itself, or systemd for it: `sudo recurved doctor` and `sudo ss -ltnp` show which",
+        ),
+    }
+}
+
+fn next(port: u16) -> u16 {
+    port.checked_add(1).unwrap_or(port - 1)
+}
+
+/// Who has a socket.
+#[derive(Debug, PartialEq, Eq)]
+enum Owner {
+    Process(u32, String),
+    /// Of a process that cannot be looked into.
+    Hidden,
+}
+
+/// The inode of what listens on a port.
+fn listening(root: &Path, port: u16) -> Option<u64> {
+    const LISTEN: &str = "0A";
+    let tables = ["proc/net/tcp", "proc/net/tcp6"].map(|name| fs::read_to_string(root.join(name)).unwrap_or_default());
+    tables.iter().flat_map(|table| table.lines().skip(1)).find_map(|line| {
+        let mut words = line.split_whitespace().skip(1);
+        let (_, local) = words.next()?.rsplit_once(':')?;
+        let state = words.nth(1)?;
+        let inode = words.nth(5)?.parse().ok()?;
+        (state == LISTEN && u16::from_str_radix(local, 16) == Ok(port)).then_some(inode)
+    })
+}
+
+fn owner(root: &Path, inode: u64) -> Owner {
+    let wanted = format!("socket:[{inode}]");
+    let processes = fs::read_dir(root.join("proc")).into_iter().flatten().flatten();
+    for process in processes {
+        let Some(pid) = process.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else { continue };
+        let files = fs::read_dir(process.path().join("fd")).into_iter().flatten().flatten();
+        if files
+            .map(|file| file.path())
+            .any(|file| fs::read_link(file).is_ok_and(|link| link.as_os_str() == wanted.as_str()))
+        {
+            let name = fs::read_to_string(process.path().join("comm")).unwrap_or_default();
+            return Owner::Process(pid, name.trim().to_owned());
+        }
+    }
+    Owner::Hidden
+}
+
+fn unix(path: &Path) -> Finding {
+    let shown = path.display();
+    let folder = path.parent().unwrap_or(Path::new("/"));
+    if !folder.is_dir() {
+        return Finding::new(
+            CHECK,
+            Verdict::Problem,
+            format!("unix:{shown}: the folder {} does not exist", folder.display()),
+            format!(
+                "make it: `sudo install -d -o recurve -g recurve {}`; the service's unit does that for /run/recurve",
+                folder.display()
+            ),
+        );
+    }
+    match UnixStream::connect(path) {
+        Ok(_) => Finding::ok(CHECK, format!("unix:{shown} is served")),
+        Err(error) if error.kind() == ErrorKind::NotFound => Finding::ok(CHECK, format!("unix:{shown} is free")),
+        Err(error) if error.kind() == ErrorKind::ConnectionRefused => {
+            Finding::ok(CHECK, format!("unix:{shown} was left by a daemon that is gone, and is replaced at the start"))
+        }
+        Err(error) if error.kind() == ErrorKind::PermissionDenied => Finding::new(
+            CHECK,
+            Verdict::Warning,
+            format!("unix:{shown}: this user may not connect"),
+            "members of the group recurve may: `sudo usermod -aG recurve $USER`, then log in again",
+        ),
+        Err(error) => Finding::new(
+            CHECK,
+            Verdict::Problem,
+            format!("unix:{shown}: {error}"),
+            "remove what is there, or set listen to another path",
+        ),
+    }
+}
+
+/// Whether an address reaches beyond this machine.
+pub(super) fn reachable(address: &Address) -> bool {
+    !address.is_local()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_owner_of_a_port_is_named() {
+        let root = tempfile::tempdir().unwrap();
+        let net = root.path().join("proc/net");
+        fs::create_dir_all(&net).unwrap();
+        let table = "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode\n   \
+                     0: 0100007F:C383 00000000:0000 0A 00000000:00000000 00:00000000 00000000  1000        0 4711 1 0 100 0 0 10 0\n   \
+                     1: 0100007F:1F90 0100007F:C383 01 00000000:00000000 00:00000000 00000000  1000        0 4712 1 0 100 0 0 10 0\n";
+        fs::write(net.join("tcp"), table).unwrap();
+        assert_eq!(listening(root.path(), 50051), Some(4711));
+        assert_eq!(listening(root.path(), 8080), None);
+        assert_eq!(owner(root.path(), 4711), Owner::Hidden);
+        let process = root.path().join("proc/77");
+        fs::create_dir_all(process.join("fd")).unwrap();
+        fs::write(process.join("comm"), "nginx\n").unwrap();
+        std::os::unix::fs::symlink("socket:[4711]", process.join("fd/3")).unwrap();
+        let address = "127.0.0.1:50051".parse().unwrap();
+        let finding = taken(address, &owner(root.path(), 4711));
+        assert_eq!(finding.found, "127.0.0.1:50051 is taken by nginx, process 77");
+        assert!(finding.advice.contains("127.0.0.1:50052"), "{}", finding.advice);
+        for (owner, verdict) in [
+            (Owner::Process(1, "systemd".to_owned()), Verdict::Ok),
+            (Owner::Process(9, "recurved".to_owned()), Verdict::Ok),
+            (Owner::Hidden, Verdict::Note),
+        ] {
+            assert_eq!(taken(address, &owner).verdict, verdict);
+        }
+    }
+
+    #[test]
+    fn a_unix_socket_is_free_served_left_behind_or_without_its_folder() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("recurved.sock");
+        assert!(unix(&path).found.ends_with("is free"));
+        let listener = std::os::unix::net::UnixListener::bind(&path).unwrap();
+        assert!(unix(&path).found.ends_with("is served"));
+        drop(listener);
+        assert!(unix(&path).found.contains("left by a daemon that is gone"));
+        assert_eq!(unix(&dir.path().join("none/recurved.sock")).verdict, Verdict::Problem);
+    }
+}

@@ -1,0 +1,102 @@
+use std::time::UNIX_EPOCH;
+
+use super::*;
+use crate::config;
+
+fn at<'a>(tree: &'a Path, settings: &'a Settings) -> Patient<'a> {
+    let available = Some(4_000_000_000);
+    Patient { root: tree, settings, model: Ok(None), serving: None, available, now: UNIX_EPOCH }
+}
+
+fn tree(board: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("src/telemetry/host/trees").join(board)
+}
+
+#[test]
+fn a_board_with_a_weak_power_supply_is_told_to_get_a_better_one() {
+    let settings = config::defaults();
+    let root = tree("raspberry-pi-4");
+    let findings = thermal::check(&at(&root, &settings));
+    let voltage = findings.iter().find(|finding| finding.found.starts_with("under-voltage")).unwrap();
+    assert!(voltage.advice.contains("5 V, 3 A"), "{findings:?}");
+    assert!(findings.iter().any(|finding| finding.verdict >= Verdict::Warning), "{findings:?}");
+    let root = tree("raspberry-pi-5");
+    let findings = thermal::check(&at(&root, &settings));
+    assert_eq!(findings.len(), 1, "{findings:?}");
+    assert!(findings[0].verdict == Verdict::Ok && findings[0].found.ends_with("no alarms"), "{findings:?}");
+}
+
+#[test]
+fn what_a_machine_does_not_show_is_skipped() {
+    let (settings, root) = (config::defaults(), tempfile::tempdir().unwrap());
+    let patient = at(root.path(), &settings);
+    assert_eq!(thermal::check(&patient)[0].verdict, Verdict::Skipped);
+    assert_eq!(systemd::check(&patient)[0].verdict, Verdict::Skipped);
+    assert_eq!(memory::check(&Patient { available: None, ..at(root.path(), &settings) })[0].verdict, Verdict::Skipped);
+    assert_eq!(clock::check(&patient)[0].verdict, Verdict::Problem);
+}
+
+fn file(root: &Path, below: &str, text: &str) {
+    let path = root.join(below);
+    fs::create_dir_all(path.parent().unwrap()).unwrap();
+    fs::write(path, text).unwrap();
+}
+
+#[test]
+fn cores_that_are_held_back_and_swap_on_flash_are_told() {
+    let (settings, root) = (config::defaults(), tempfile::tempdir().unwrap());
+    let governor = "sys/devices/system/cpu/cpufreq/policy0/scaling_governor";
+    file(root.path(), governor, "powersave\n");
+    file(root.path(), "proc/swaps", "Filename Type Size Used Priority\n/dev/mmcblk0p3 partition 100 0 -2\n");
+    let patient = at(root.path(), &settings);
+    let found = |findings: Vec<Finding>, words: &str| findings.iter().any(|finding| finding.found.contains(words));
+    assert!(found(processor::check(&patient), "policy0 is powersave"));
+    assert!(found(memory::check(&patient), "swap on /dev/mmcblk0p3"));
+    file(root.path(), governor, "schedutil\n");
+    file(root.path(), "proc/swaps", "Filename Type Size Used Priority\n/dev/zram0 partition 100 0 100\n");
+    assert!(!found(processor::check(&patient), "powersave") && !found(memory::check(&patient), "swap"));
+    // Their own driver is fast under this name.
+    file(root.path(), governor, "powersave\n");
+    file(root.path(), "sys/devices/system/cpu/cpufreq/policy0/scaling_driver", "intel_pstate\n");
+    assert!(!found(processor::check(&patient), "powersave"));
+}
+
+#[test]
+fn a_service_is_installed_enabled_and_has_its_drop_in() {
+    let (settings, root) = (config::defaults(), tempfile::tempdir().unwrap());
+    let root = root.path();
+    let check = || systemd::check(&at(root, &settings)).remove(0);
+    file(root, "run/systemd/system/x", "");
+    file(root, "usr/lib/x86_64-linux-gnu/systemd/libsystemd-shared-257.so", "");
+    assert!(check().found.starts_with("systemd 257, without a unit"), "{:?}", check());
+    file(root, "usr/lib/systemd/system/recurved.service", "");
+    assert_eq!(check().verdict, Verdict::Warning, "{:?}", check());
+    file(root, "etc/systemd/system/multi-user.target.wants/recurved.service", "");
+    assert!(check().advice.contains("systemd-254.conf"), "{:?}", check());
+    file(root, "etc/systemd/system/recurved.service.d/systemd-254.conf", "");
+    assert_eq!(check().verdict, Verdict::Ok, "{:?}", check());
+}
+
+#[test]
+fn a_model_is_held_against_what_is_left() {
+    let (settings, root) = (config::defaults(), tempfile::tempdir().unwrap());
+    let model = |needed| Ok(Some(Model { name: "m".to_owned(), needed, weights: 1_000_000 }));
+    let patient = |needed, serving| Patient { model: model(needed), serving, ..at(root.path(), &settings) };
+    assert_eq!(memory::check(&patient(1_000_000, None))[0].verdict, Verdict::Ok);
+    assert_eq!(memory::check(&patient(5_000_000_000, None))[0].verdict, Verdict::Problem);
+    // What is in memory already needs no more of it.
+    let serving = Serving { model: true, ..Serving::default() };
+    assert_eq!(memory::check(&patient(5_000_000_000, Some(&serving)))[0].verdict, Verdict::Ok);
+    let broken = Patient { model: Err("index.json: no such file".to_owned()), ..at(root.path(), &settings) };
+    assert_eq!(memory::check(&broken)[0].verdict, Verdict::Problem);
+}
+
+#[test]
+fn findings_are_printed_for_people_and_for_programs() {
+    let findings = [Finding::ok("cpu", "4 cores"), Finding::new("disk", Verdict::Problem, "full", "delete")];
+    assert_eq!(text(&findings), "+ cpu   4 cores\nx disk  full\n        -> delete\n");
+    let value: serde_json::Value = serde_json::from_str(&json(&findings)).unwrap();
+    assert_eq!(value["ok"], false);
+    assert_eq!(value["findings"][1]["verdict"], "problem");
+    assert!(ill(&findings) && !ill(&findings[..1]));
+}
