@@ -8,8 +8,9 @@ use super::keys::KEYS;
 const HEAD: &str = "\
 # Configuration of recurved. Everything here is commented out: what is not set has its default.
 #
-# Every key is told of in recurved.toml(5). `recurved check-config` prints what is in effect and everything that is wrong.
-# After a change: `systemctl reload recurved`, and `systemctl restart recurved` for what the log says needs a restart.
+# Every key is told of in recurved.toml(5). `recurved check-config` prints what is in effect and all that is
+# wrong. After a change: `systemctl reload recurved`, and `systemctl restart recurved` for what the log says
+# needs a restart.
 ";
 
 /// Longest line of words.
