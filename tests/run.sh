@@ -5,8 +5,8 @@
 #   tests/run.sh
 #
 # Needs Rust, a C compiler and Python's pip. What else it needs (skopeo, docker-registry, prometheus, openssl, curl, iproute2,
-# cargo-deny, Python's venv, a compiler and an emulator for arm64, systemd-analyze, lintian, cargo-deb) it installs as root or with CI=true; otherwise it leaves
-# that check out and names the command that installs it.
+# cargo-deny, Python's venv, a compiler and an emulator for arm64, systemd-analyze, lintian, cargo-deb) it installs as root or
+# with CI=true; otherwise it leaves that check out and names the command that installs it.
 #
 # All of it uses the release profile and, for what is built, one set of features: dependencies are compiled once, what is
 # tested is what runs, and only the checks that compile nothing to the end (clippy, cargo check) look at them again.

@@ -145,7 +145,7 @@ pub(super) const KEYS: &[Key] = &[
     Key {
         path: "engine.kernels",
         kind: Kind::Choice(&["auto", "recurve", "onnxruntime"]),
-        default: Some("auto"),
+        default: Some(r#""auto""#),
         flag: None,
         doc: "Whose kernels compute: `recurve` reads the weights where they are mapped, starts at once and gives a \
               request the same bits whoever shares the batch; `onnxruntime` copies the weights into an order of its own \

@@ -8,8 +8,9 @@ use super::keys::KEYS;
 const HEAD: &str = "\
 # Configuration of recurved. Everything here is commented out: what is not set has its default.
 #
-# Every key is told of in recurved.toml(5). `recurved check-config` prints what is in effect and everything that is wrong.
-# After a change: `systemctl reload recurved`, and `systemctl restart recurved` for what the log says needs a restart.
+# Every key is told of in recurved.toml(5). `recurved check-config` prints what is in effect and all that is
+# wrong. After a change: `systemctl reload recurved`, and `systemctl restart recurved` for what the log says
+# needs a restart.
 ";
 
 /// Longest line of words.
@@ -83,7 +84,7 @@ fn comment(file: &mut String, words: &str) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{Cli, load_from};
+    use crate::config::{Cli, Source, load_from};
 
     #[test]
     fn the_file_sets_nothing_and_what_is_uncommented_is_known_and_right() {
@@ -99,16 +100,17 @@ mod tests {
         std::fs::write(&path, lines.join("\n")).unwrap();
         let all = load_from(&flags, Some(&path), &[], &[]).report;
         assert!(all.ok, "{}", all.text());
-        let from_file = |key: &Key| all.values.iter().any(|entry| entry.key == key.path);
+        let from_file =
+            |key: &Key| all.values.iter().any(|entry| entry.key == key.path && matches!(entry.source, Source::File(_)));
         assert!(KEYS.iter().filter(|key| key.default.is_some()).all(from_file));
     }
 
     fn uncommented(line: &str) -> String {
         let set = line.strip_prefix('#').filter(|rest| rest.starts_with(|first: char| first.is_ascii_lowercase()));
         let Some(set) = set else { return line.to_owned() };
-        let name = set.split(' ').next().unwrap_or_default();
-        let has_default = |key: &&Key| key.path.rsplit('.').next() == Some(name) && key.default.is_none();
-        if KEYS.iter().any(|key| has_default(&key)) { line.to_owned() } else { set.to_owned() }
+        let name = set.split(' ').next();
+        let unset = |key: &Key| key.path.rsplit('.').next() == name && key.default.is_none();
+        if KEYS.iter().any(unset) { line.to_owned() } else { set.to_owned() }
     }
 
     #[test]
