@@ -5,8 +5,8 @@
 #   tests/run.sh
 #
 # Needs Rust, a C compiler and Python's pip. What else it needs (skopeo, docker-registry, prometheus, openssl, curl, iproute2,
-# cargo-deny, Python's venv, a compiler and an emulator for arm64, systemd-analyze, lintian, cargo-deb) it installs as root or
-# with CI=true; otherwise it leaves that check out and names the command that installs it.
+# cargo-deny, Python's venv, a compiler and an emulator for arm64, systemd-analyze, lintian, cargo-deb, mmdebstrap, systemd-nspawn,
+# QEMU) it installs as root or with CI=true; otherwise it leaves that check out and names the command that installs it.
 #
 # All of it uses the release profile and, for what is built, one set of features: dependencies are compiled once, what is
 # tested is what runs, and only the checks that compile nothing to the end (clippy, cargo check) look at them again.
@@ -62,7 +62,7 @@ have() {
 # Its dependencies are compiled without optimization: it runs for a second.
 install_cargo_deny() { cargo install --quiet --debug --locked --root "$tools" cargo-deny --version 0.20.2; }
 
-scripts() { shellcheck deploy/*.sh deploy/debian/p* tests/run.sh tests/bench/peers/*.sh .ci/run; }
+scripts() { shellcheck -x deploy/*.sh deploy/debian/p* tests/run.sh tests/systemd.sh tests/bench/peers/*.sh .ci/run; }
 
 fetch() { deploy/fetch-onnxruntime.sh && cargo fetch --locked; }
 
@@ -125,6 +125,9 @@ demo() { RECURVE_BIN_DIR=$PWD/target/release deploy/demo.sh; }
 
 # Of the programs that were tested.
 debian_packages() { deploy/package.sh "$(dpkg --print-architecture)" --lint; }
+
+# Of the packages that were made of them: in containers and virtual machines of its own.
+service() { tests/systemd.sh --short; }
 
 protections() { systemd-analyze security --no-pager --offline=true --threshold=15 deploy/systemd/recurved.service; }
 
@@ -199,5 +202,10 @@ if have dpkg-deb apt_install dpkg && have lintian apt_install lintian; then
     check "Debian packages" debian_packages
 else
     leave_out "Debian packages" "apt-get install lintian, on Debian"
+fi
+if tests/systemd.sh --possible; then
+    check "Service under systemd" service
+else
+    leave_out "Service under systemd" "tests/systemd.sh --short, as root of a Debian machine (amd64) that may mount and make namespaces"
 fi
 summary

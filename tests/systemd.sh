@@ -9,6 +9,7 @@
 #   --cuts      how often the virtual machine loses its power (default: 10; 2 with --short; 0 for none)
 #   --seed      of the instants at which it does; printed, to be repeated
 #   --board     also the arm64 package on an emulated board (the default without --short)
+#   --possible  only says whether this machine can do it: nothing else happens
 #   --only      only points whose names match this regular expression, and what those need
 #
 # The container is systemd-nspawn's, the machines are QEMU's without hardware acceleration. Root file systems are made once
@@ -22,13 +23,14 @@ here=$repository/tests/systemd
 cache=$repository/.cache/vm
 
 die() { printf 'systemd.sh: %s\n' "$*" >&2; exit 1; }
-usage() { sed -n '2,17s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; }
+usage() { sed -n '2,18s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; }
 
-short=false contained=false cuts='' seed=$RANDOM board='' only=.
+short=false contained=false possible=false cuts='' seed=$RANDOM board='' only=.
 while [ $# -gt 0 ]; do
     case $1 in
         --short) short=true; shift ;;
         --container) contained=true; shift ;;
+        --possible) possible=true; shift ;;
         --cuts) cuts=${2:?--cuts needs a number}; shift 2 ;;
         --seed) seed=${2:?--seed needs a number}; shift 2 ;;
         --board) board=true; shift ;;
@@ -41,6 +43,9 @@ done
 if [ "$short" = true ]; then : "${cuts:=2}" "${board:=false}"; else : "${cuts:=10}" "${board:=true}"; fi
 [[ $cuts =~ ^[0-9]+$ && $seed =~ ^[0-9]+$ ]] || die "--cuts and --seed need whole numbers, not '$cuts' and '$seed'"
 [ "$(id -u)" = 0 ] || die "needs root: containers, and file systems whose files belong to others. Run it with sudo"
+[ "$(dpkg --print-architecture 2>/dev/null)" = amd64 ] || die "needs a Debian machine, amd64: its packages are installed into containers"
+unshare --mount --pid --uts --ipc --net --fork true || die "this machine lets nobody make namespaces: no container can be started"
+[ "$possible" = false ] || exit 0
 
 mkdir -p "$cache/log"
 log=$cache/log/$(date -u +%Y%m%dT%H%M%SZ).log
