@@ -83,40 +83,44 @@ trap clean_up EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM
 
-begun=$SECONDS
-printf 'log: %s\n' "$log"
-prepare_tools
-prepare_packages amd64
-prepare_image amd64
+# In a function, so that all of it is read before anything is done.
+main() {
+    begun=$SECONDS
+    printf 'log: %s\n' "$log"
+    prepare_tools
+    prepare_packages amd64
+    prepare_image amd64
 
-heading "container (systemd-nspawn, this machine's processor)"
-container_start
-service_points
-package_points
-container_stop
+    heading "container (systemd-nspawn, this machine's processor)"
+    container_start
+    service_points
+    package_points
+    container_stop
 
-heading "docs/install.md, in a container of its own"
-container_start
-guide_points
-container_stop
+    heading "docs/install.md, in a container of its own"
+    container_start
+    guide_points
+    container_stop
 
-if [ "$contained" = true ]; then verdict; exit; fi
+    if [ "$contained" = true ]; then verdict; exit; fi
 
-heading "virtual machine (QEMU without acceleration: slower than any board)"
-machine_on amd64 new
-install_for_machine
-if [ "$short" = false ]; then service_points; fi
-shortage_points
-machine_off
-power_cuts "$cuts" "$seed"
-
-if [ "$board" = true ]; then
-    heading "emulated board (QEMU, cortex-a76 as in a Raspberry Pi 5, arm64 package)"
-    prepare_packages arm64
-    prepare_image arm64
-    machine_on arm64 new
-    board_points
+    heading "virtual machine (QEMU without acceleration: slower than any board)"
+    machine_on amd64 new
+    install_for_machine
+    if [ "$short" = false ]; then service_points; fi
+    shortage_points
     machine_off
-fi
-printf '\n%d s; log: %s\n' $((SECONDS - begun)) "$log"
-verdict
+    power_cuts "$cuts" "$seed"
+
+    if [ "$board" = true ]; then
+        heading "emulated board (QEMU, cortex-a76 as in a Raspberry Pi 5, arm64 package)"
+        prepare_packages arm64
+        prepare_image arm64
+        machine_on arm64 new
+        board_points
+        machine_off
+    fi
+    printf '\n%d s; log: %s\n' $((SECONDS - begun)) "$log"
+    verdict
+}
+main

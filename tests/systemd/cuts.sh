@@ -12,12 +12,13 @@ power_cuts() {
     "$programs/agent-cli" export "$repository/deploy/demo-model" --weights int4 --out "$run/b" --overwrite >>"$log" 2>&1
     machine_on amd64 new
     need "installed in a machine whose power will be cut" installs
-    on "printf '[telemetry]\ninterval = 1\n[probation]\nseconds = 5\n' >/etc/recurve/recurved.toml; systemctl restart recurved"
+    on "printf '[telemetry]\ninterval = 1\n[engine]\nkernels = \"recurve\"\n[probation]\nseconds = 5\n' >/etc/recurve/recurved.toml; systemctl restart recurved"
     : >"$run/acknowledged"
     for cut in $(seq "$1"); do
         work_begin
-        # Between two and twelve seconds, in steps of a hundredth.
-        sleep "$((RANDOM % 10 + 2)).$(printf %02d $((RANDOM % 100)))"
+        # Up to twelve seconds after the first deployment of this round, in steps of a hundredth.
+        until_so 90 deployed_since "$(deployed)" >>"$log" 2>&1 || true
+        sleep "$((RANDOM % 12)).$(printf %02d $((RANDOM % 100)))"
         machine_cut
         work_end
         machine_on amd64
@@ -67,9 +68,13 @@ deploy_in_turn() {
 gather_often() {
     while [ ! -e "$run/enough" ]; do
         timeout 30 "$programs/agent-cli" telemetry --on "unix:$run/socket" --store "$run/gathered.db" --patience 5s || return 0
-        sleep 0.3
+        sleep 1
     done
 }
+
+# How many deployments were acknowledged, and whether it is more than N.
+deployed() { grep -c '^done' "$run/acknowledged" || true; }
+deployed_since() { [ "$(deployed)" -gt "$1" ]; }
 
 # The digest of $run/MODEL.
 digest_of() { python3 -c 'import json, sys; print(json.load(open(sys.argv[1] + "/index.json"))["manifests"][0]["digest"])' "$run/$1"; }
@@ -93,7 +98,7 @@ compare() {
     # All that can be had, into a file of its own.
     rm -f "$run/after.db"*
     "$cli" telemetry "${on[@]}" --since 30d --store "$run/after.db" >/dev/null || return
-    python3 "$here/compare.py" "$run" "$(grep -c '^done' "$run/acknowledged" || true)" \
+    python3 "$here/compare.py" "$run" "$(deployed)" \
         "${last:+$(digest_of "$last")}" "${begun:+$(digest_of "$begun")}" >"$run/compared" || { cat "$run/compared"; return 1; }
     # The model that is there answers.
     if [ -n "$last" ]; then "$cli" generate "${on[@]}" --temperature 0 "$question" | grep -F '"device":"lock"' || return; fi
