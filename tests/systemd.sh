@@ -106,8 +106,7 @@ main() {
 
     heading "virtual machine (QEMU without acceleration: slower than any board)"
     machine_on amd64 new
-    install_for_machine
-    if [ "$short" = false ]; then service_points; fi
+    if [ "$short" = true ]; then install_for_machine; else service_points; fi
     shortage_points
     machine_off
     power_cuts "$cuts" "$seed"

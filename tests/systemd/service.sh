@@ -10,6 +10,7 @@ service_points() {
     need "the package is installed, and the service is up" installs
     point "without a model it is ready, and says so" no_model
     need "the demo model is deployed and answers" deploys
+    point "nothing is warned of" no_warnings
     point "systemctl status tells how it is in words" status_in_words
     point "the journal has fields" journal_fields
     point "it has no rights, and sees little" hardened
@@ -48,6 +49,10 @@ deploys() {
     answers
     # Afterwards nothing takes the model away that has nothing to do with it.
     there 60 'journalctl -u recurved -o cat --grep "model confirmed"'
+}
+
+no_warnings() {
+    on 'journalctl -u recurved SYSLOG_IDENTIFIER=recurved -p warning -o cat --no-pager | tee /root/warned; [ ! -s /root/warned ]'
 }
 
 answers() { [ "$(on "agent-cli generate --temperature 0 --on $socket '$question'")" = "$answer" ]; }
