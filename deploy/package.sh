@@ -42,6 +42,9 @@ case $arch in
     arm64) machine=aarch64 ;;
     *) usage >&2; die "which architecture: amd64 or arm64?" ;;
 esac
+if [ "$twice" = true ] && [ -n "${RECURVE_BIN_DIR-}" ]; then
+    die "--twice builds twice, and with RECURVE_BIN_DIR nothing is built: unset it"
+fi
 triple=$machine-unknown-linux-gnu
 cross=false
 [ "$(uname -m)" = "$machine" ] || cross=true

@@ -152,11 +152,18 @@ pub async fn run(
         AbortOnDropHandle::new(tokio::spawn(telemetry::prometheus::serve(listener, Arc::clone(&telemetry))))
     });
     let _announcement = settings.announce.then(|| announce::start(&node, &reached, encrypted));
-    let _told = Service::start(&node, settings.engine.step_limit + STEP_ENDING, settings.grace + LAST_ANSWERS);
+    // Heard also while an order is carried out.
+    let stopping = CancellationToken::new();
+    let _told = Service::start(
+        &node,
+        settings.engine.step_limit + STEP_ENDING,
+        settings.grace + LAST_ANSWERS,
+        stopping.clone(),
+    );
     let operations = Operations { settings: Arc::clone(&settings), values: values.into(), listen, log, telemetry, tls };
     // The last reading is of it, too.
     let _alive = Arc::clone(&node);
-    let outcome = serve(settings, node, store, operations, (listeners, &addresses), control).await;
+    let outcome = serve(settings, node, store, operations, (listeners, &addresses), control, stopping).await;
     // Whatever the end, what is known of it is written.
     keeping.finish().await;
     outcome
@@ -190,6 +197,7 @@ async fn serve(
     operations: Operations,
     (listeners, addresses): (Vec<Listener>, &str),
     control: Control<impl Future<Output = ()> + Send + 'static>,
+    stopping: CancellationToken,
 ) -> Result<(), Error> {
     let Control { shutdown, mut reloads } = control;
     let trust = open_trust(&settings, store.clone()).await?;
@@ -202,8 +210,6 @@ async fn serve(
     let server = Server::start(&node, listeners, &settings.limits, models, operations.clone())
         .await
         .map_err(|error| Error::Internal(format!("the services cannot be set up: {error}")))?;
-    // Heard also while an order is carried out.
-    let stopping = CancellationToken::new();
     let _shutdown = AbortOnDropHandle::new(tokio::spawn({
         let stopping = stopping.clone();
         async move {
@@ -221,8 +227,9 @@ async fn serve(
     let started = tokio::select! {
         started = &mut loading => started,
         () = stopping.cancelled() => {
-            // ONNX Runtime cannot be stopped while it loads: let it finish, so that it ends in order.
-            server.finish(Duration::ZERO).await;
+            // ONNX Runtime cannot be stopped while it loads: let it finish, so that it ends in order. Who waits for the model is told.
+            server.enter(Phase::Stopping).await;
+            server.finish(LAST_ANSWERS).await;
             if let Ok(Ok(deployment)) = loading.await {
                 let _ = deployment.stop(Duration::ZERO).await;
             }
@@ -233,7 +240,8 @@ async fn serve(
     let mut deployment = match started {
         Ok(deployment) => deployment,
         Err(error) => {
-            server.finish(Duration::ZERO).await;
+            server.enter(Phase::Stopping).await;
+            server.finish(LAST_ANSWERS).await;
             return Err(error);
         }
     };
@@ -247,6 +255,13 @@ async fn serve(
     // Only now: who reads this line may ask at once.
     info!(listen = %addresses, model, bundle, "ready");
     service::ready();
+    let _reloads = AbortOnDropHandle::new(tokio::spawn(async move {
+        while let Some(loaded) = reloads.recv().await {
+            service::reloading();
+            reload::reload(&operations, loaded);
+            service::ready();
+        }
+    }));
 
     let outcome = loop {
         tokio::select! {
@@ -258,11 +273,6 @@ async fn serve(
                 Err(error) => break Err(error),
             },
             Some(order) = inbox.recv() => deployment.carry_out(order, &server).await?,
-            Some(loaded) = reloads.recv() => {
-                service::reloading();
-                reload::reload(&operations, loaded);
-                service::ready();
-            }
         }
     };
     // Orders that wait are told that the node stops.

@@ -4,7 +4,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Of the model that is being loaded, if one is.
 #[derive(Debug, Default)]
-pub struct Progress(Mutex<Option<Part>>);
+pub struct Progress(Mutex<State>);
+
+#[derive(Debug, Default)]
+struct State {
+    part: Option<Part>,
+    trouble: Option<String>,
+}
 
 /// What is done of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,30 +37,41 @@ pub struct Underway(Arc<Progress>);
 impl Progress {
     /// A model of this many bytes of weights begins to be loaded.
     pub fn begin(self: &Arc<Self>, model: &str, total: u64) -> Underway {
-        *self.lock() = Some(Part { model: model.to_owned(), done: 0, total });
+        let part = Some(Part { model: model.to_owned(), done: 0, total });
+        *self.lock() = State { part, trouble: None };
         Underway(Arc::clone(self))
     }
 
     /// More of the weights is in memory.
     pub fn advance(&self, bytes: u64) {
-        if let Some(part) = self.lock().as_mut() {
+        if let Some(part) = self.lock().part.as_mut() {
             part.done = part.done.saturating_add(bytes);
         }
     }
 
     /// How far it is.
     pub fn now(&self) -> Option<Part> {
-        self.lock().clone()
+        self.lock().part.clone()
     }
 
-    fn lock(&self) -> MutexGuard<'_, Option<Part>> {
-        // A part is written whole.
+    /// There are models, and none can be served, for this reason.
+    pub fn in_trouble(&self, reason: &str) {
+        self.lock().trouble = Some(reason.to_owned());
+    }
+
+    /// Why none of the models that there are is served; none where one is, or there are none.
+    pub fn trouble(&self) -> Option<String> {
+        self.lock().trouble.clone()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // It is written whole.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Drop for Underway {
     fn drop(&mut self) {
-        *self.0.lock() = None;
+        self.0.lock().part = None;
     }
 }

@@ -10,6 +10,8 @@ use tracing::{error, info, warn};
 use crate::config::{Entry, Loaded, problems};
 use crate::operate::Operations;
 
+/// Where systemd shows copies of files to a service (LoadCredential=).
+const CREDENTIALS: &str = "/run/credentials";
 /// Who changed a setting.
 const BY: &str = "SIGHUP";
 
@@ -45,7 +47,11 @@ pub(crate) fn reload(operations: &Operations, loaded: Loaded) {
     if let (Some(tls), Some(files)) = (&operations.tls, &settings.tls) {
         match tls.read_again(files) {
             Ok(()) => {
+                let copied = files.certificate.starts_with(CREDENTIALS);
                 info!(certificate = %files.certificate.display(), "the files of TLS were read again, for new connections");
+                if copied {
+                    info!("systemd copied the files of TLS when the service started: new ones need a restart");
+                }
                 in_place.extend(["tls.certificate", "tls.key", "tls.clients"]);
             }
             Err(error) => error!(%error, "the files of TLS are wrong: those that were read before stay"),

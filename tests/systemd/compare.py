@@ -40,14 +40,17 @@ def records(file):
         with sqlite3.connect(f"file:{folder}/{file}?mode=ro", uri=True) as store:
             return {row[:2]: row[2:] for row in store.execute(RECORDS)}
     except sqlite3.OperationalError as error:
-        if file == "gathered.db":
-            return {}
         raise SystemExit(f"{file}: {error}")
 
+
+if not acknowledged:
+    wrong.append("nothing was acknowledged, so that nothing can be lost")
 
 before, after = records("gathered.db"), records("after.db")
 missing = [key for key in before if key not in after]
 changed = [key for key in before if key in after and before[key] != after[key]]
+if not before:
+    wrong.append("no record had been gathered")
 if missing:
     wrong.append(f"{len(missing)} of {len(before)} records are missing, such as {missing[:3]}")
 if changed:

@@ -48,4 +48,4 @@ on() { "in_$where" "$1"; }
 
 # bring FILE…: copies them there, into /root.
 bring() { "bring_$where" "$@"; }
-bring_container() { cp "$@" "$root/root/"; }
+bring_container() { cp "$@" "$root/root"; }

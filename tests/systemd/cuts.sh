@@ -17,7 +17,7 @@ power_cuts() {
     for cut in $(seq "$1"); do
         work_begin
         # Up to twelve seconds after the first deployment of this round, in steps of a hundredth.
-        until_so 90 deployed_since "$(deployed)" >>"$log" 2>&1 || true
+        until_so 120 deployed_since "$(deployed)" >>"$log" 2>&1 || die "nothing is deployed: $log"
         sleep "$((RANDOM % 12)).$(printf %02d $((RANDOM % 100)))"
         machine_cut
         work_end

@@ -73,8 +73,8 @@ prepare_image() {
     if [ "$arch" != "$(dpkg --print-architecture)" ]; then no_foreign; fi
     mkdir "$dir/root"
     tar -C "$dir/root" -xf "$dir/root.tar"
-    cp "$dir"/root/boot/vmlinuz-* "$dir/vmlinuz"
-    cp "$dir"/root/boot/initrd.img-* "$dir/initrd"
+    cp "$dir/root"/boot/vmlinuz-* "$dir/vmlinuz"
+    cp "$dir/root"/boot/initrd.img-* "$dir/initrd"
     furnish "$dir/root"
     tar -C "$dir/root" -cf "$dir/root.tar" .
     truncate -s 3G "$dir/disk"
@@ -96,11 +96,11 @@ no_foreign() { [ "$was_registered" = true ] || echo -1 >"$registered"; }
 
 # furnish ROOT: root comes in with the key of the test, the network asks for an address, and what nobody needs is off.
 furnish() {
-    local root=$1 unit
+    local root=$1 unit home=$1/root
     passwd -q -R "$root" -d root
     echo gateway >"$root/etc/hostname"
-    mkdir -p -m 700 "$root/root/.ssh"
-    cp "$cache/key.pub" "$root/root/.ssh/authorized_keys"
+    mkdir -p -m 700 "$home/.ssh"
+    cp "$cache/key.pub" "$home/.ssh/authorized_keys"
     printf '[Match]\nName=eth*\n[Network]\nDHCP=yes\n' >"$root/etc/systemd/network/10-any.network"
     ln -sf /lib/systemd/system/systemd-networkd.service "$root/etc/systemd/system/multi-user.target.wants/"
     for unit in apt-daily.timer apt-daily-upgrade.timer e2scrub_all.timer e2scrub_reap.service dpkg-db-backup.timer \

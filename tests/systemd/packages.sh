@@ -22,11 +22,11 @@ newer() {
 upgrades() {
     newer
     on 'printf "[probation]\nseconds = 5\n[engine]\nslots = 3\n" >/etc/recurve/recurved.toml
-        systemctl show -P InvocationID recurved.socket >/root/socket; systemctl show -P MainPID recurved >/root/pid'
+        systemctl show -P InvocationID recurved.socket >~/socket; systemctl show -P MainPID recurved >~/pid'
     under_load 20 'apt-get install -y -q ./recurved-newer.deb'
     on "dpkg-query -W -f '\${Version}' recurved | grep -F '+newer1'
-        [ \"\$(systemctl show -P InvocationID recurved.socket)\" = \"\$(cat /root/socket)\" ]
-        [ \"\$(systemctl show -P MainPID recurved)\" != \"\$(cat /root/pid)\" ]"
+        [ \"\$(systemctl show -P InvocationID recurved.socket)\" = \"\$(cat ~/socket)\" ]
+        [ \"\$(systemctl show -P MainPID recurved)\" != \"\$(cat ~/pid)\" ]"
 }
 
 conffile_is_kept() {

@@ -19,6 +19,8 @@ use tonic_types::StatusExt as _;
 
 /// A daemon that lives tells something within this time.
 const LIMIT: Duration = Duration::from_secs(60);
+/// More than a daemon makes in any test; its own limit by default.
+const MOST_TOKENS: u32 = 131_072;
 /// Where a status says nothing of when to ask again.
 const PAUSE: Duration = Duration::from_millis(100);
 
@@ -37,6 +39,9 @@ struct Args {
     /// Most tokens of an answer
     #[arg(long, default_value_t = 24)]
     tokens: u32,
+    /// Answers without an end: as many tokens as a request may ask for
+    #[arg(long)]
+    endless: bool,
 }
 
 /// What became of requests.
@@ -73,7 +78,7 @@ async fn main() {
     let clients: Vec<_> = (0..args.clients)
         .map(|client| {
             let address = args.on[client % args.on.len()].clone();
-            tokio::spawn(one(address, args.tokens, until))
+            tokio::spawn(one(address, (args.tokens, args.endless), until))
         })
         .collect();
     let mut all = Outcomes::default();
@@ -86,7 +91,7 @@ async fn main() {
     println!("{}", all.json());
 }
 
-async fn one(address: String, tokens: u32, until: Instant) -> Outcomes {
+async fn one(address: String, tokens: (u32, bool), until: Instant) -> Outcomes {
     let mut outcomes = Outcomes::default();
     while Instant::now() < until {
         let wished = Instant::now();
@@ -122,7 +127,7 @@ async fn one(address: String, tokens: u32, until: Instant) -> Outcomes {
 }
 
 /// One request on a connection of its own.
-async fn attempt(address: &str, tokens: u32) -> Attempt {
+async fn attempt(address: &str, (tokens, endless): (u32, bool)) -> Attempt {
     let uri = match address.strip_prefix("unix:") {
         Some(path) => format!("unix://{path}"),
         None => format!("http://{address}"),
@@ -140,7 +145,8 @@ async fn attempt(address: &str, tokens: u32) -> Attempt {
             messages: vec![ChatMessage { role: "user".into(), content: "lock the garage door".into() }],
         })),
         sampling: Some(Sampling { temperature: Some(0.0), ..Sampling::default() }),
-        max_tokens: Some(tokens),
+        max_tokens: Some(if endless { MOST_TOKENS } else { tokens }),
+        ignore_eos: endless,
         ..GenerateRequest::default()
     };
     let mut stream = match timeout(LIMIT, InferenceClient::new(channel).generate(request)).await {

@@ -27,10 +27,10 @@ full_disk() {
     "$programs/agent-cli" export "$repository/deploy/demo-model" --weights int4 --out "$run/int4" --overwrite
     tar -C "$run" -czf "$run/int4.tar.gz" int4
     bring "$run/int4.tar.gz"
-    on 'tar -xzf int4.tar.gz; (dd if=/dev/zero of=/root/fill bs=1M || true) 2>/dev/null; (dd if=/dev/zero of=/var/lib/fill bs=4k || true) 2>/dev/null; df /'
+    on 'tar -xzf int4.tar.gz; (dd if=/dev/zero of=fill bs=1M || true) 2>/dev/null; (dd if=/dev/zero of=/var/lib/fill bs=4k || true) 2>/dev/null; df /'
     on "! agent-cli deploy int4 --on $socket >/run/said 2>&1; cat /run/said; grep -iE 'space|room' /run/said"
     answers
-    on 'systemctl is-active recurved; rm /root/fill /var/lib/fill'
+    on 'systemctl is-active recurved; rm fill /var/lib/fill'
     on "agent-cli deploy int4 --on $socket; agent-cli deploy /usr/share/recurve/demo-model --on $socket"
     answers
     figure "\"$(on 'tail -n 1 /run/said')\""

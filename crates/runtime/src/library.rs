@@ -6,6 +6,8 @@ use std::sync::Arc;
 use ort::environment::Environment;
 use ort::logging::LogLevel;
 
+use crate::session;
+
 /// The oldest version that has every operator of our graphs (`TensorScatter` came to the CPU with it).
 const OLDEST: &str = "1.25";
 /// The name under which Linux packages install it.
@@ -45,6 +47,18 @@ pub enum LibraryError {
         path: PathBuf,
         /// Who named it.
         named: &'static str,
+    },
+    /// The library computes on no GPU.
+    #[error(
+        "engine.provider = cuda, but {}, ONNX Runtime {version}, has no CUDA provider: name a library that has one, such as JetPack's, \
+         in engine.library or ORT_DYLIB_PATH, or set engine.provider = cpu",
+        library.display()
+    )]
+    NoCuda {
+        /// The library.
+        library: PathBuf,
+        /// Its version.
+        version: String,
     },
     /// The file is not a library that this program can use.
     #[error("{}: cannot be used: {reason}. ONNX Runtime {OLDEST} or later is needed; deploy/fetch-onnxruntime.sh fetches one that was tested", path.display())]
@@ -116,6 +130,17 @@ impl Library {
             .map_err(|error| unusable(error.to_string()))?;
         environment.set_log_level(LogLevel::Warning);
         Ok(Self { environment, path: absolute.into() })
+    }
+
+    /// Asks for a provider of NVIDIA GPUs in it.
+    ///
+    /// # Errors
+    /// It has none.
+    pub fn expect_cuda(&self) -> Result<(), LibraryError> {
+        if session::has_cuda() {
+            return Ok(());
+        }
+        Err(LibraryError::NoCuda { library: self.path().to_owned(), version: self.version() })
     }
 
     /// Its version without the patch, as in `1.28`.

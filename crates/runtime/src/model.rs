@@ -84,18 +84,6 @@ pub enum LoadError {
         /// Why.
         reason: String,
     },
-    /// The library computes on no GPU.
-    #[error(
-        "engine.provider = cuda, but {}, ONNX Runtime {version}, has no CUDA provider: name a library that has one, such as JetPack's, \
-         in engine.library or ORT_DYLIB_PATH, or set engine.provider = cpu",
-        library.display()
-    )]
-    NoCuda {
-        /// The library.
-        library: PathBuf,
-        /// Its version.
-        version: String,
-    },
     /// There is not enough memory for the carried state.
     #[error("there is no memory for {rows} rows of state, {megabytes} MB each: set engine.slots lower")]
     Memory {
@@ -134,9 +122,6 @@ impl Model {
     /// ONNX Runtime refuses the graph or its weights, or inputs and outputs are not those of the layout.
     pub fn load(library: &Library, graph: &Path, layout: ModelLayout, options: &Options) -> Result<Self, LoadError> {
         let refused = |reason: String| LoadError::Refused { path: graph.to_owned(), reason };
-        if options.kernels == KernelChoice::Cuda && !session::has_cuda() {
-            return Err(LoadError::NoCuda { library: library.path().to_owned(), version: library.version() });
-        }
         let (session, kernels) = session::from_file(library, graph, options).map_err(refused)?;
         let kernels = match kernels {
             KernelChoice::Recurve => Kernels::best().name(),

@@ -191,6 +191,18 @@ impl Settings {
     pub(super) fn read(reader: &mut Reader, inherited: &[Address]) -> Self {
         let bundle = reader.path("bundle");
         let mut listen = reader.addresses("listen");
+        if let Some((wider, held)) = listen.iter().find_map(|address| {
+            let held = inherited.iter().find(|held| address.covers(held) && !held.covers(address));
+            held.map(|held| (address.clone(), held))
+        }) {
+            reader.reject(
+                "listen",
+                format!(
+                    "systemd's socket holds {held}, so {wider} cannot be listened on: leave it out here, and name it in a drop-in of the \
+                     socket (`systemctl edit recurved.socket`: ListenStream=)"
+                ),
+            );
+        }
         listen.retain(|address| !inherited.iter().any(|held| held.covers(address)));
         listen.extend_from_slice(inherited);
         let insecure = reader.bool("insecure");

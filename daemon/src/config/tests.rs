@@ -224,6 +224,10 @@ fn sockets_of_systemd_are_served_whatever_else_is() {
     let settings = load_from(&flags(), None, &listen, &inherited).settings.unwrap();
     let expected = ["127.0.0.1:8", "127.0.0.1:7", "unix:/run/a.sock"].map(|text| text.parse().unwrap());
     assert_eq!(settings.listen, expected);
+    // What is wider than a socket of systemd's cannot be bound beside it.
+    let wider = owned(&[("RECURVE_LISTEN", "0.0.0.0:7"), ("RECURVE_INSECURE", "true")]);
+    let report = load_from(&flags(), None, &wider, &inherited).report.text();
+    assert!(report.contains("systemd's socket holds 127.0.0.1:7"), "{report}");
     // They open nothing that the configuration's own addresses may not.
     let open = ["0.0.0.0:7".parse().unwrap()];
     let refused = load_from(&flags(), None, &[], &open);

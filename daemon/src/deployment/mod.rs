@@ -157,12 +157,15 @@ impl Deployment {
         };
         match &back {
             Some(back) => error!(event = event::ROLLED_BACK.name, from = %failed, to = %back, reason, "rolled back"),
-            None => error!(
-                event = event::ROLLED_BACK.name,
-                from = %failed,
-                reason,
-                "the model failed and there is none to go back to: deploy one"
-            ),
+            None => {
+                self.means.progress.in_trouble(reason);
+                error!(
+                    event = event::ROLLED_BACK.name,
+                    from = %failed,
+                    reason,
+                    "the model failed and there is none to go back to: deploy one"
+                );
+            }
         }
         self.running = loaded;
         server.enter(self.phase()).await;
@@ -386,6 +389,7 @@ fn first(means: &Means, store: &Store) -> Result<Option<Loaded>, Error> {
         } else {
             unless_failed(store.go_back(SELF, &reason));
         }
+        means.progress.in_trouble(&reason);
         error!(bundle = %active, reason, "the active model cannot be served and there is none to go back to: deploy one");
         return Ok(None);
     };
@@ -397,6 +401,7 @@ fn first(means: &Means, store: &Store) -> Result<Option<Loaded>, Error> {
         }
         Err(error) => {
             unless_failed(store.note("serve", Some(previous), SELF, &error.to_string()));
+            means.progress.in_trouble(&format!("{reason}; the one before: {error}"));
             error!(bundle = %active, reason, %previous, %error, "neither the active model nor the one before can be served");
             Ok(None)
         }

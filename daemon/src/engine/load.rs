@@ -40,14 +40,18 @@ impl<'a> Loader<'a> {
     /// Finds ONNX Runtime. A process has it once.
     ///
     /// # Errors
-    /// It is missing or too old.
+    /// It is missing, too old, or lacks the provider that is configured.
     pub fn library(settings: &EngineSettings) -> Result<Library, EngineError> {
         let search = Search {
             configured: settings.library.clone(),
             executable: std::env::current_exe().ok(),
             ..Search::default()
         };
-        Ok(Library::load(&search.find()?)?)
+        let library = Library::load(&search.find()?)?;
+        if settings.provider == Provider::Cuda {
+            library.expect_cuda()?;
+        }
+        Ok(library)
     }
 
     /// Finds out whose kernels are faster where that is configured: on a machine that does nothing else.

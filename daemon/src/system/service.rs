@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use sd_notify::NotifyState;
 use tokio::time::{MissedTickBehavior, interval};
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 use tracing::debug;
 
@@ -31,15 +32,18 @@ pub struct Service {
 }
 
 impl Service {
-    /// Begins to tell. `longest`: what one step of the engine may take; `grace`: what running requests have when the node stops.
-    pub fn start(node: &Arc<Node>, longest: Duration, grace: Duration) -> Self {
+    /// Begins to tell. `longest`: what one step of the engine may take; `grace`: what running requests have when the node stops;
+    /// `stopping`: it was told to.
+    pub fn start(node: &Arc<Node>, longest: Duration, grace: Duration, stopping: CancellationToken) -> Self {
         let teller = Teller {
             node: Arc::clone(node),
             grace,
+            stopping,
             said: String::new(),
             served: None,
             vitals: Vitals::new(longest),
             work: Work::default(),
+            loading: Work::default(),
             watchdog: sd_notify::watchdog_enabled().filter(|period| !period.is_zero()),
         };
         Self { _task: AbortOnDropHandle::new(tokio::spawn(teller.run())) }
@@ -83,11 +87,15 @@ fn micros(time: Duration) -> u32 {
 struct Teller {
     node: Arc<Node>,
     grace: Duration,
+    stopping: CancellationToken,
     said: String,
     /// The last one, so that what is left of it is known while the node stops.
     served: Option<Serving>,
     vitals: Vitals,
+    /// Until more time was asked for last,
     work: Work,
+    /// and until the watchdog was fed last.
+    loading: Work,
     watchdog: Option<Duration>,
 }
 
@@ -98,16 +106,19 @@ impl Teller {
         let mut ticks = interval(feed.map_or(TICK, |feed| feed.clamp(Duration::from_millis(1), TICK)));
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let (mut asked, mut fed, mut stopping) = (Instant::now(), None::<Instant>, false);
+        let mut since = Instant::now();
         loop {
             let phase = phases.borrow_and_update().clone();
             self.say(&phase);
-            if matches!(phase, Phase::Stopping) && !std::mem::replace(&mut stopping, true) {
+            // Also while a model is being loaded, which cannot be broken off.
+            let told = self.stopping.is_cancelled();
+            if told && !std::mem::replace(&mut stopping, true) {
                 let time = self.grace.saturating_add(ENDING);
                 tell(&[NotifyState::Stopping, NotifyState::ExtendTimeoutUsec(micros(time))]);
             }
-            if matches!(phase, Phase::Loading) && asked.elapsed() >= ASK {
+            if (told || matches!(phase, Phase::Loading)) && asked.elapsed() >= ASK {
                 asked = Instant::now();
-                // A loading that hangs is ended by systemd when its time is over.
+                // What hangs is ended by systemd when its time is over.
                 if self.work.went_on() {
                     tell(&[NotifyState::ExtendTimeoutUsec(micros(EXTENSION))]);
                 }
@@ -116,13 +127,19 @@ impl Teller {
                 && fed.is_none_or(|fed| fed.elapsed() >= feed)
             {
                 fed = Some(Instant::now());
-                if self.lives(&phase) {
+                if self.lives(&phase, since) {
                     tell(&[NotifyState::Watchdog]);
                 }
             }
             tokio::select! {
                 _ = ticks.tick() => {}
-                changed = phases.changed() => if changed.is_err() { return },
+                changed = phases.changed() => {
+                    since = Instant::now();
+                    if changed.is_err() {
+                        return;
+                    }
+                }
+                () = self.stopping.cancelled(), if !stopping => {}
             }
         }
     }
@@ -156,13 +173,14 @@ impl Teller {
         Snapshot {
             life,
             loading: self.node.progress().now(),
+            trouble: self.node.progress().trouble(),
             draining: self.node.is_draining(),
             probation: self.node.probation().is_some(),
         }
     }
 
     /// Whether the node gets on, as far as this phase tells.
-    fn lives(&mut self, phase: &Phase) -> bool {
+    fn lives(&mut self, phase: &Phase, since: Instant) -> bool {
         match phase {
             Phase::Serving(serving) => self.vitals.lives(Look {
                 rounds: serving.meter.rounds(),
@@ -170,8 +188,10 @@ impl Teller {
                 wanted: serving.admission.waiting() > 0 && serving.meter.active_rows() < serving.rows as u64,
                 step: serving.terminator.running_for(),
             }),
-            // One model ends within its grace, and the other is loaded in what time it takes.
-            Phase::Loading | Phase::Switching | Phase::Empty | Phase::Stopping => true,
+            // One model ends within its grace; loading the other is work.
+            Phase::Switching => self.loading.went_on() || since.elapsed() < self.grace + ENDING,
+            // systemd does not watch a start, and gives an end its time.
+            Phase::Loading | Phase::Empty | Phase::Stopping => true,
         }
     }
 }

@@ -8,6 +8,8 @@ pub(super) struct Snapshot {
     pub(super) life: Life,
     /// Another model is being loaded, or the first one.
     pub(super) loading: Option<Part>,
+    /// Why none of the models that there are is served.
+    pub(super) trouble: Option<String>,
     /// An operator told it to take no new requests.
     pub(super) draining: bool,
     /// The model still has to prove itself.
@@ -31,6 +33,9 @@ impl Snapshot {
         match (&self.life, loading) {
             (Life::Starting, None) => "starting".to_owned(),
             (Life::Starting, Some(loading)) => loading,
+            (Life::Empty, None) if self.trouble.is_some() => {
+                format!("no model can be served: {}", self.trouble.as_deref().unwrap_or_default())
+            }
             (Life::Empty, None) => "no model yet: deploy one with `agent-cli deploy`".to_owned(),
             (Life::Empty, Some(loading)) => format!("no model yet; {loading}"),
             (Life::Switching, None) => "changing models".to_owned(),
@@ -83,7 +88,7 @@ mod tests {
 
     fn serving(streams: u64, waiting: usize) -> Snapshot {
         let life = Life::Serving { model: "m".into(), streams, waiting };
-        Snapshot { life, loading: None, draining: false, probation: false }
+        Snapshot { life, loading: None, trouble: None, draining: false, probation: false }
     }
 
     fn part(done: u64) -> Option<Part> {
@@ -92,7 +97,7 @@ mod tests {
 
     #[test]
     fn each_state_has_its_words() {
-        let of = |life, loading| Snapshot { life, loading, draining: false, probation: false }.line();
+        let of = |life, loading| Snapshot { life, loading, trouble: None, draining: false, probation: false }.line();
         for (line, expected) in [
             (of(Life::Starting, None), "starting"),
             (of(Life::Starting, part(404)), "loading n: 40 % of its weights"),
@@ -111,6 +116,8 @@ mod tests {
         ] {
             assert_eq!(line, expected);
         }
+        let trouble = Snapshot { life: Life::Empty, trouble: Some("its graph is damaged".into()), ..serving(0, 0) };
+        assert_eq!(trouble.line(), "no model can be served: its graph is damaged");
         assert!(Snapshot { draining: true, ..serving(0, 0) }.line().starts_with("drained"));
     }
 }

@@ -35,7 +35,10 @@ fn text(name: Option<&str>, changed: &[ChangedSetting]) -> String {
     }
     let line = |it: &&ChangedSetting| format!("{before}{}: {} → {}", it.key, it.before, it.after);
     let lines: Vec<String> = changed.iter().map(line).collect();
-    format!("{}\n{before}this holds until recurved is started again; its configuration file keeps it", lines.join("\n"))
+    format!(
+        "{}\n{before}this holds until recurved is started again or reads its configuration again; its configuration file keeps it",
+        lines.join("\n")
+    )
 }
 
 /// What changed, for programs.
@@ -69,7 +72,7 @@ mod tests {
             ChangedSetting { key: "log.level".to_owned(), before: "info".to_owned(), after: "debug".to_owned() };
         assert_eq!(
             text(None, std::slice::from_ref(&changed)),
-            "log.level: info → debug\nthis holds until recurved is started again; its configuration file keeps it"
+            "log.level: info → debug\nthis holds until recurved is started again or reads its configuration again; its configuration file keeps it"
         );
         assert!(text(Some("gw-1"), &[changed]).starts_with("gw-1: log.level: info → debug\ngw-1: this holds"));
         assert_eq!(text(Some("gw-1"), &[]), "gw-1: nothing changed: it has these settings already");
