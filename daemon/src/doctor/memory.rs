@@ -25,10 +25,11 @@ fn fits(patient: &Patient<'_>, total: Option<u64>) -> Finding {
     let of = total.map(|total| format!(" of {}", size(total))).unwrap_or_default();
     let free = format!("{}{of} can be taken", size(available));
     match &patient.model {
-        Err(reason) => Finding::new(
+        Err(untold) if untold.denied && patient.stranger => Finding::hidden(CHECK, &format!("{free}; the model")),
+        Err(untold) => Finding::new(
             CHECK,
             Verdict::Problem,
-            format!("{free}; the model cannot be opened: {reason}"),
+            format!("{free}; the model cannot be opened: {}", untold.reason),
             "set `bundle` to the folder of a bundle (`agent-cli bundle verify DIR` checks one), or deploy the model again",
         ),
         Ok(None) => {

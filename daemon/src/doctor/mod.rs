@@ -17,7 +17,9 @@ mod systemd;
 mod thermal;
 mod tls;
 
+use std::error::Error;
 use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
@@ -83,6 +85,12 @@ impl Finding {
     fn skipped(check: &'static str, found: impl Into<String>) -> Self {
         Self::new(check, Verdict::Skipped, found, "")
     }
+
+    /// Something that only other users may look at.
+    fn hidden(check: &'static str, what: &str) -> Self {
+        let found = format!("{what} cannot be looked at by this user");
+        Self::new(check, Verdict::Skipped, found, "run `sudo agent-cli doctor`")
+    }
 }
 
 /// What a running daemon knows of itself.
@@ -107,6 +115,24 @@ pub(crate) struct Model {
     pub(crate) weights: u64,
 }
 
+/// Why it cannot be told which model it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Untold {
+    reason: String,
+    /// The system did not let this user read.
+    denied: bool,
+}
+
+impl Untold {
+    fn of(error: &(dyn Error + 'static)) -> Self {
+        let mut causes = std::iter::successors(Some(error), |cause| (*cause).source());
+        let denied = causes.any(|cause| {
+            cause.downcast_ref::<io::Error>().map(io::Error::kind) == Some(io::ErrorKind::PermissionDenied)
+        });
+        Self { reason: error.to_string(), denied }
+    }
+}
+
 /// What is looked at.
 #[derive(Debug)]
 struct Patient<'a> {
@@ -114,9 +140,11 @@ struct Patient<'a> {
     root: &'a Path,
     settings: &'a Settings,
     /// The model, or why it cannot be told.
-    model: Result<Option<Model>, String>,
+    model: Result<Option<Model>, Untold>,
     /// What the daemon that asks itself knows; none where another process looks.
     serving: Option<&'a Serving>,
+    /// Whether this process is of a user who is neither root nor the service's: what is not shown to such a one may be right.
+    stranger: bool,
     /// Bytes that this process may still take.
     available: Option<u64>,
     now: SystemTime,
@@ -144,6 +172,7 @@ pub fn examine(settings: &Settings, serving: Option<&Serving>) -> Vec<Finding> {
         settings,
         model: model(settings),
         serving,
+        stranger: serving.is_none() && permissions::stranger(Path::new("/"), &settings.state_dir),
         available: system::memory::available(),
         now: SystemTime::now(),
     };
@@ -195,10 +224,10 @@ pub fn ill(findings: &[Finding]) -> bool {
 }
 
 /// The configured bundle, or the store's active model.
-fn model(settings: &Settings) -> Result<Option<Model>, String> {
+fn model(settings: &Settings) -> Result<Option<Model>, Untold> {
     let bundle = match &settings.bundle {
-        Some(dir) => Some(Bundle::open(dir).map_err(|error| error.to_string())?),
-        None => Store::glance(&settings.state_dir).map_err(|error| error.to_string())?,
+        Some(dir) => Some(Bundle::open(dir).map_err(|error| Untold::of(&error))?),
+        None => Store::glance(&settings.state_dir).map_err(|error| Untold::of(&error))?,
     };
     Ok(bundle.map(|bundle| Model {
         name: bundle.info().name.clone(),

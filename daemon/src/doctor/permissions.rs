@@ -1,15 +1,17 @@
 //! Whether the daemon may write what it keeps.
 
+use std::io::ErrorKind;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
 use rustix::fs::{Access, access};
+use rustix::io::Errno;
 
-use super::{Finding, Patient, Verdict, existing};
+use super::{Finding, Patient, Verdict, existing, read};
 use crate::config::Address;
 
 const CHECK: &str = "permissions";
-const SUPERUSER: &str = "0";
+const SUPERUSER: u32 = 0;
 
 pub(super) fn check(patient: &Patient<'_>) -> Vec<Finding> {
     let settings = patient.settings;
@@ -30,13 +32,14 @@ pub(super) fn check(patient: &Patient<'_>) -> Vec<Finding> {
         }
     }
     // The superuser may write everywhere, and the service is another user.
-    if user() == SUPERUSER
+    if user() == Some(SUPERUSER)
         && patient.serving.is_none()
         && let Some(finding) = foreign(patient, &settings.state_dir)
     {
         return vec![finding];
     }
-    let refused: Vec<Finding> = folders.iter().filter_map(|(key, folder)| refused(key, folder)).collect();
+    let refused: Vec<Finding> =
+        folders.iter().filter_map(|(key, folder)| refused(key, folder, patient.stranger)).collect();
     match refused.is_empty() {
         true if folders.is_empty() => vec![Finding::ok(CHECK, "nothing has to be written")],
         true => {
@@ -49,8 +52,7 @@ pub(super) fn check(patient: &Patient<'_>) -> Vec<Finding> {
 
 /// A state directory that does not belong to the service's user, where there is one.
 fn foreign(patient: &Patient<'_>, dir: &Path) -> Option<Finding> {
-    let users = patient.text("etc/passwd")?;
-    let service: u32 = users.lines().find_map(|line| line.strip_prefix("recurve:")?.split(':').nth(1)?.parse().ok())?;
+    let service = service(patient.root)?;
     let owner = dir.metadata().ok()?.uid();
     (owner != service).then(|| {
         Finding::new(
@@ -65,18 +67,41 @@ fn foreign(patient: &Patient<'_>, dir: &Path) -> Option<Finding> {
     })
 }
 
+/// The user of the service, where there is one.
+fn service(root: &Path) -> Option<u32> {
+    let users = read(root, "etc/passwd")?;
+    users.lines().find_map(|line| line.strip_prefix("recurve:")?.split(':').nth(1)?.parse().ok())
+}
+
 /// Who this process is.
-fn user() -> String {
-    Path::new("/proc/self").metadata().map_or_else(|_| "of this process".to_owned(), |meta| meta.uid().to_string())
+fn user() -> Option<u32> {
+    Path::new("/proc/self").metadata().ok().map(|meta| meta.uid())
+}
+
+/// Whether this process is neither root nor the owner of the state directory; where there is none yet, nor the service's user.
+pub(super) fn stranger(root: &Path, state_dir: &Path) -> bool {
+    let owner = match state_dir.metadata() {
+        Ok(meta) => Some(meta.uid()),
+        Err(error) if error.kind() == ErrorKind::PermissionDenied => Some(SUPERUSER),
+        Err(_) => service(root),
+    };
+    user().is_some_and(|user| differs(user, owner))
+}
+
+fn differs(user: u32, owner: Option<u32>) -> bool {
+    user != SUPERUSER && owner.is_some_and(|owner| owner != user)
 }
 
 /// Why something cannot be written there, or made where it is missing.
-fn refused(key: &str, folder: &Path) -> Option<Finding> {
+fn refused(key: &str, folder: &Path, stranger: bool) -> Option<Finding> {
     let nearest = existing(folder);
     let error = access(&nearest, Access::WRITE_OK | Access::EXEC_OK).err()?;
+    if stranger && error == Errno::ACCESS {
+        return Some(Finding::hidden(CHECK, &format!("{key}: {}", folder.display())));
+    }
     let owner = nearest.metadata().map(|meta| format!(", of user {} and group {}", meta.uid(), meta.gid()));
-    let found =
-        format!("{key}: user {} may not write {}{}: {error}", user(), nearest.display(), owner.unwrap_or_default());
+    let user = user().map_or_else(|| "of this process".to_owned(), |user| user.to_string());
+    let found = format!("{key}: user {user} may not write {}{}: {error}", nearest.display(), owner.unwrap_or_default());
     let advice = format!(
         "run this as the user of the service (`sudo -u recurve recurved doctor`), or have that user own it: \
          `sudo install -d -o recurve -g recurve {}`",
@@ -92,12 +117,26 @@ mod tests {
     #[test]
     fn a_folder_that_cannot_be_written_is_named_with_its_key() {
         let dir = tempfile::tempdir().unwrap();
-        assert_eq!(refused("state_dir", dir.path()), None);
-        assert_eq!(refused("state_dir", &dir.path().join("made/later")), None);
+        assert_eq!(refused("state_dir", dir.path(), false), None);
+        assert_eq!(refused("state_dir", &dir.path().join("made/later"), false), None);
         // Nobody may make something there, root included; some systems tell it only when it is tried.
-        if let Some(finding) = refused("state_dir", Path::new("/proc/self")) {
+        if let Some(finding) = refused("state_dir", Path::new("/proc/self"), false) {
             assert_eq!(finding.verdict, Verdict::Problem);
             assert!(finding.found.starts_with("state_dir: user "), "{}", finding.found);
         }
+    }
+
+    #[test]
+    fn a_stranger_is_neither_root_nor_the_owner() {
+        assert!(differs(1000, Some(990)));
+        for (user, owner) in [(0, Some(990)), (990, Some(990)), (1000, None)] {
+            assert!(!differs(user, owner), "{user} {owner:?}");
+        }
+        let root = tempfile::tempdir().unwrap();
+        assert_eq!(service(root.path()), None);
+        std::fs::create_dir(root.path().join("etc")).unwrap();
+        std::fs::write(root.path().join("etc/passwd"), "root:x:0:0::/:/bin/sh\nrecurve:x:990:990::/:/bin/false\n")
+            .unwrap();
+        assert_eq!(service(root.path()), Some(990));
     }
 }

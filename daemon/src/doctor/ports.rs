@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::ErrorKind;
-use std::net::{SocketAddr, TcpListener};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 
@@ -29,12 +29,15 @@ fn tcp(root: &Path, address: SocketAddr) -> Finding {
     if address.port() == 0 {
         return Finding::ok(CHECK, format!("{address}: the system chooses a port"));
     }
-    if let Some(inode) = listening(root, address.port()) {
-        return taken(address, &owner(root, inode));
-    }
     match TcpListener::bind(address) {
         Ok(_) => Finding::ok(CHECK, format!("{address} is free")),
         Err(error) => {
+            // Ports below 1024 are refused to most users whether they are taken or not.
+            if matches!(error.kind(), ErrorKind::AddrInUse | ErrorKind::PermissionDenied)
+                && let Some(inode) = listening(root, address)
+            {
+                return taken(address, &owner(root, inode));
+            }
             let advice = match error.kind() {
                 ErrorKind::AddrNotAvailable => {
                     "this machine has no such address: set listen to one of `ip -brief address`, or 0.0.0.0"
@@ -89,17 +92,40 @@ enum Owner {
     Hidden,
 }
 
-/// The inode of what listens on a port.
-fn listening(root: &Path, port: u16) -> Option<u64> {
+/// The inode of what listens on an address, or keeps others from it.
+fn listening(root: &Path, address: SocketAddr) -> Option<u64> {
     const LISTEN: &str = "0A";
     let tables = ["proc/net/tcp", "proc/net/tcp6"].map(|name| fs::read_to_string(root.join(name)).unwrap_or_default());
     tables.iter().flat_map(|table| table.lines().skip(1)).find_map(|line| {
         let mut words = line.split_whitespace().skip(1);
-        let (_, local) = words.next()?.rsplit_once(':')?;
+        let local = local(words.next()?)?;
         let state = words.nth(1)?;
         let inode = words.nth(5)?.parse().ok()?;
-        (state == LISTEN && u16::from_str_radix(local, 16) == Ok(port)).then_some(inode)
+        (state == LISTEN && meet(local, address)).then_some(inode)
     })
+}
+
+/// An address of the kernel's tables: words of 32 bits in the order of this machine, and the port.
+fn local(text: &str) -> Option<SocketAddr> {
+    let (ip, port) = text.rsplit_once(':')?;
+    let word = |from: usize| Some(u32::from_str_radix(ip.get(from..from + 8)?, 16).ok()?.to_ne_bytes());
+    let ip = match ip.len() {
+        8 => IpAddr::V4(Ipv4Addr::from(word(0)?)),
+        32 => {
+            let words = [word(0)?, word(8)?, word(16)?, word(24)?].concat();
+            IpAddr::V6(Ipv6Addr::from(<[u8; 16]>::try_from(words).ok()?))
+        }
+        _ => return None,
+    };
+    Some(SocketAddr::new(ip, u16::from_str_radix(port, 16).ok()?))
+}
+
+/// Whether two sockets cannot listen on these at the same time.
+fn meet(one: SocketAddr, other: SocketAddr) -> bool {
+    let covers =
+        |one: IpAddr, other: IpAddr| one == other || one.is_unspecified() && (one.is_ipv6() || other.is_ipv4());
+    let (first, second) = (one.ip().to_canonical(), other.ip().to_canonical());
+    one.port() == other.port() && (covers(first, second) || covers(second, first))
 }
 
 fn owner(root: &Path, inode: u64) -> Owner {
@@ -172,8 +198,16 @@ mod tests {
                      0: 0100007F:C383 00000000:0000 0A 00000000:00000000 00:00000000 00000000  1000        0 4711 1 0 100 0 0 10 0\n   \
                      1: 0100007F:1F90 0100007F:C383 01 00000000:00000000 00:00000000 00000000  1000        0 4712 1 0 100 0 0 10 0\n";
         fs::write(net.join("tcp"), table).unwrap();
-        assert_eq!(listening(root.path(), 50051), Some(4711));
-        assert_eq!(listening(root.path(), 8080), None);
+        for (address, inode) in [
+            ("127.0.0.1:50051", Some(4711)),
+            ("0.0.0.0:50051", Some(4711)),
+            ("[::]:50051", Some(4711)),
+            ("127.0.0.2:50051", None),
+            ("[::1]:50051", None),
+            ("127.0.0.1:8080", None),
+        ] {
+            assert_eq!(listening(root.path(), address.parse().unwrap()), inode, "{address}");
+        }
         assert_eq!(owner(root.path(), 4711), Owner::Hidden);
         let process = root.path().join("proc/77");
         fs::create_dir_all(process.join("fd")).unwrap();
@@ -190,6 +224,17 @@ mod tests {
         ] {
             assert_eq!(taken(address, &owner).verdict, verdict);
         }
+    }
+
+    #[test]
+    fn an_address_beside_one_that_is_taken_is_free() {
+        let taken = TcpListener::bind("127.0.0.2:0").unwrap();
+        let port = taken.local_addr().unwrap().port();
+        let here = |ip: &str| tcp(Path::new("/"), format!("{ip}:{port}").parse().unwrap());
+        assert!(here("127.0.0.1").found.ends_with(" is free"), "{:?}", here("127.0.0.1"));
+        assert!(here("127.0.0.2").found.contains(" is taken by "), "{:?}", here("127.0.0.2"));
+        let six = "00000000000000000000000001000000:C383";
+        assert_eq!(local(six), Some("[::1]:50051".parse().unwrap()));
     }
 
     #[test]

@@ -5,7 +5,7 @@ use crate::config;
 
 fn at<'a>(tree: &'a Path, settings: &'a Settings) -> Patient<'a> {
     let available = Some(4_000_000_000);
-    Patient { root: tree, settings, model: Ok(None), serving: None, available, now: UNIX_EPOCH }
+    Patient { root: tree, settings, model: Ok(None), serving: None, stranger: false, available, now: UNIX_EPOCH }
 }
 
 fn tree(board: &str) -> PathBuf {
@@ -87,8 +87,18 @@ fn a_model_is_held_against_what_is_left() {
     // What is in memory already needs no more of it.
     let serving = Serving { model: true, ..Serving::default() };
     assert_eq!(memory::check(&patient(5_000_000_000, Some(&serving)))[0].verdict, Verdict::Ok);
-    let broken = Patient { model: Err("index.json: no such file".to_owned()), ..at(root.path(), &settings) };
-    assert_eq!(memory::check(&broken)[0].verdict, Verdict::Problem);
+    let broken = |denied, stranger| {
+        let model = Err(Untold { reason: "index.json: no such file".to_owned(), denied });
+        memory::check(&Patient { model, stranger, ..at(root.path(), &settings) }).remove(0)
+    };
+    for (denied, stranger) in [(false, false), (true, false), (false, true)] {
+        assert_eq!(broken(denied, stranger).verdict, Verdict::Problem);
+    }
+    let hidden = broken(true, true);
+    assert!(hidden.verdict == Verdict::Skipped && hidden.advice.contains("sudo agent-cli doctor"), "{hidden:?}");
+    let error = std::io::Error::from(std::io::ErrorKind::PermissionDenied);
+    let error = crate::store::StoreError::Io { action: "read", path: "record".into(), source: error };
+    assert!(Untold::of(&error).denied);
 }
 
 #[test]

@@ -1,5 +1,7 @@
 //! Whether the files of TLS can be used, and for how long.
 
+use std::fs::File;
+use std::io::ErrorKind;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -17,12 +19,44 @@ const CHECK: &str = "tls";
 
 /// Warned of so long before.
 const SOON: Duration = Duration::from_secs(30 * 24 * 3600);
+/// Where systemd shows a service its credentials, in a folder that is there while the service runs.
+const CREDENTIALS: &str = "/run/credentials";
 
 pub(super) fn check(patient: &Patient<'_>) -> Vec<Finding> {
     let Some(files) = &patient.settings.tls else {
         return vec![Finding::ok(CHECK, "not configured: connections are not encrypted")];
     };
-    files_of(files, patient.now)
+    match unseen(files, patient) {
+        Some(finding) => vec![finding],
+        None => files_of(files, patient.now),
+    }
+}
+
+/// A file that says nothing here, since only others see it.
+fn unseen(files: &TlsSettings, patient: &Patient<'_>) -> Option<Finding> {
+    if patient.serving.is_some() {
+        return None;
+    }
+    let named = [("tls.certificate", &files.certificate), ("tls.key", &files.key), ("tls.clients", &files.clients)];
+    named.into_iter().find_map(|(key, path)| {
+        let shown = format!("{key} = {}", path.display());
+        match File::open(path).err()?.kind() {
+            ErrorKind::NotFound if path.starts_with(CREDENTIALS) && !path.parent().is_some_and(Path::exists) => {
+                Some(Finding::skipped(CHECK, format!("{shown}: systemd shows it to the running service only")))
+            }
+            ErrorKind::PermissionDenied if patient.stranger => Some(Finding::hidden(CHECK, &shown)),
+            _ => None,
+        }
+    })
+}
+
+/// How a certificate is renewed.
+fn renewal(path: &Path) -> &'static str {
+    if path.starts_with(CREDENTIALS) {
+        "put the new one in its place and `sudo systemctl restart recurved`: systemd copies these files at each start"
+    } else {
+        "renew it, put it in its place, and `sudo systemctl reload recurved`"
+    }
 }
 
 fn files_of(files: &TlsSettings, now: SystemTime) -> Vec<Finding> {
@@ -72,15 +106,13 @@ fn valid(key: &str, path: &Path, now: SystemTime) -> Option<Finding> {
     }
     if now >= end {
         let found = format!("{key} = {shown} expired on {}", day(end));
-        let advice =
-            "clients refuse the connection: renew it, put it in its place, and `sudo systemctl reload recurved`";
+        let advice = format!("clients refuse the connection: {}", renewal(path));
         return Some(Finding::new(CHECK, Verdict::Problem, found, advice));
     }
     let soon = end.duration_since(now).is_ok_and(|left| left < SOON);
     soon.then(|| {
         let found = format!("{key} = {shown} expires on {}", day(end));
-        let advice = "renew it, put it in its place, and `sudo systemctl reload recurved`";
-        Finding::new(CHECK, Verdict::Warning, found, advice)
+        Finding::new(CHECK, Verdict::Warning, found, renewal(path))
     })
 }
 
@@ -100,10 +132,38 @@ fn open(key: &Path) -> Option<Finding> {
 #[cfg(test)]
 mod tests {
     use std::fs;
+    use std::path::PathBuf;
 
     use rcgen::{CertificateParams, KeyPair};
 
     use super::*;
+
+    #[test]
+    fn a_credential_is_seen_by_the_running_service_only() {
+        let (settings, dir) = (crate::config::defaults(), tempfile::tempdir().unwrap());
+        let mut patient = Patient {
+            root: dir.path(),
+            settings: &settings,
+            model: Ok(None),
+            serving: None,
+            stranger: false,
+            available: None,
+            now: UNIX_EPOCH,
+        };
+        let missing = |folder: &str| {
+            let path = PathBuf::from(folder).join("key.pem");
+            TlsSettings { certificate: path.clone(), key: path.clone(), clients: path }
+        };
+        let credentials = missing("/run/credentials/nothing-such.service");
+        let finding = unseen(&credentials, &patient).unwrap();
+        assert!(finding.verdict == Verdict::Skipped && finding.found.contains("running service only"), "{finding:?}");
+        assert_eq!(unseen(&missing("/nowhere"), &patient), None);
+        let serving = super::super::Serving::default();
+        patient.serving = Some(&serving);
+        assert_eq!(unseen(&credentials, &patient), None);
+        assert!(renewal(&credentials.key).contains("restart recurved`: systemd copies"));
+        assert!(renewal(Path::new("/etc/recurve/tls/key.pem")).contains("reload recurved"));
+    }
 
     #[test]
     fn files_are_read_and_their_time_is_told() {
