@@ -1,6 +1,10 @@
 //! Whether the model has room in memory, before the kernel finds out.
 
-use super::{Finding, Model, Patient, Verdict, size};
+use std::fs;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::Path;
+
+use super::{Finding, Model, Patient, Verdict, ports, size};
 use crate::deployment::MEMORY_ADVICE as ADVICE;
 
 const CHECK: &str = "memory";
@@ -38,7 +42,13 @@ fn fits(patient: &Patient<'_>, total: Option<u64>) -> Finding {
         Ok(Some(model)) if patient.serving.is_some_and(|serving| serving.model) => {
             Finding::ok(CHECK, format!("{free}, beside {}, which is served", model.name))
         }
-        Ok(Some(model)) => room(&free, available, model),
+        Ok(Some(model)) => {
+            let finding = room(&free, available, model);
+            match finding.verdict > Verdict::Note && patient.serving.is_none() && runs(patient) {
+                true => beside(finding),
+                false => finding,
+            }
+        }
     }
 }
 
@@ -53,6 +63,41 @@ fn room(free: &str, available: u64, model: &Model) -> Finding {
         return Finding::new(CHECK, Verdict::Warning, format!("{free}, and {takes}"), format!("{advice}{ADVICE}"));
     }
     Finding::ok(CHECK, format!("{free}; {takes}"))
+}
+
+/// The same where a daemon may have taken already what it needs.
+fn beside(finding: Finding) -> Finding {
+    let found = format!("{}; a daemon runs, and may have taken that already", finding.found);
+    Finding::new(CHECK, Verdict::Note, found, "ask the daemon itself: `agent-cli doctor --on ADDRESS`")
+}
+
+/// Whether a daemon runs that has this model: it holds the store, or where it has a bundle, something listens for it.
+fn runs(patient: &Patient<'_>) -> bool {
+    match patient.settings.bundle {
+        None => holder(patient).is_some_and(|pid| daemon(patient.root, pid)),
+        Some(_) => others(patient.root).any(|pid| daemon(patient.root, pid)) && ports::listened(patient),
+    }
+}
+
+/// The process that has locked the store: the kernel's table tells it, so that the lock is not tried.
+fn holder(patient: &Patient<'_>) -> Option<u32> {
+    let inode = patient.settings.state_dir.join("lock").metadata().ok()?.ino().to_string();
+    let locks = patient.text("proc/locks")?;
+    locks.lines().find_map(|line| match line.split_whitespace().collect::<Vec<_>>()[..] {
+        [_, "FLOCK", _, _, pid, file, ..] if file.rsplit(':').next() == Some(&*inode) => pid.parse().ok(),
+        _ => None,
+    })
+}
+
+/// The other processes.
+fn others(root: &Path) -> impl Iterator<Item = u32> {
+    let processes = fs::read_dir(root.join("proc")).into_iter().flatten().flatten();
+    let pids = processes.filter_map(|process| process.file_name().to_str()?.parse().ok());
+    pids.filter(|pid| *pid != std::process::id())
+}
+
+fn daemon(root: &Path, pid: u32) -> bool {
+    fs::read_to_string(root.join(format!("proc/{pid}/comm"))).is_ok_and(|name| name.trim() == "recurved")
 }
 
 /// Swap on flash wears it out, and what is swapped makes answers slow.

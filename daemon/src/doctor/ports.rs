@@ -25,6 +25,14 @@ pub(super) fn check(patient: &Patient<'_>) -> Vec<Finding> {
     findings
 }
 
+/// Whether something listens where the daemon is to.
+pub(super) fn listened(patient: &Patient<'_>) -> bool {
+    patient.settings.listen.iter().any(|address| match address {
+        Address::Tcp(address) => listening(patient.root, *address).is_some(),
+        Address::Unix(path) => UnixStream::connect(path).is_ok(),
+    })
+}
+
 fn tcp(root: &Path, address: SocketAddr) -> Finding {
     if address.port() == 0 {
         return Finding::ok(CHECK, format!("{address}: the system chooses a port"));

@@ -87,6 +87,18 @@ fn a_model_is_held_against_what_is_left() {
     // What is in memory already needs no more of it.
     let serving = Serving { model: true, ..Serving::default() };
     assert_eq!(memory::check(&patient(5_000_000_000, Some(&serving)))[0].verdict, Verdict::Ok);
+    // Nor does what a daemon beside this one has.
+    let state = tempfile::tempdir().unwrap();
+    let settings = Settings { state_dir: state.path().to_owned(), ..config::defaults() };
+    let seen = || memory::check(&Patient { model: model(5_000_000_000), ..at(root.path(), &settings) }).remove(0);
+    file(state.path(), "lock", "");
+    let inode = std::os::unix::fs::MetadataExt::ino(&state.path().join("lock").metadata().unwrap());
+    file(root.path(), "proc/locks", &format!("1: FLOCK  ADVISORY  WRITE 77 fe:00:{inode} 0 EOF\n"));
+    file(root.path(), "proc/77/comm", "other\n");
+    assert_eq!(seen().verdict, Verdict::Problem);
+    file(root.path(), "proc/77/comm", "recurved\n");
+    assert!(seen().verdict == Verdict::Note && seen().found.contains("a daemon runs"), "{:?}", seen());
+    let settings = config::defaults();
     let broken = |denied, stranger| {
         let model = Err(Untold { reason: "index.json: no such file".to_owned(), denied });
         memory::check(&Patient { model, stranger, ..at(root.path(), &settings) }).remove(0)

@@ -1,21 +1,33 @@
 //! This machine: the daemon's program looks at it, and it is tried whether a daemon answers.
 
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::time::Duration;
 
+use recurve_proto::reason;
 use serde::Deserialize;
 use serde_json::Value;
+use tokio::net::UnixStream;
 
 use super::{Finding, Verdict};
 use crate::args::On;
 use crate::client::operate::Node;
 use crate::exit::Failure;
+use crate::status::Trouble;
 use crate::target::{self, Address, Target};
 
 const CHECK: &str = "daemon";
 /// One on the same machine answers at once.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// What is there where systemd starts the daemon with the machine, or with the first connection.
+const ENABLED: [&str; 2] = [
+    "etc/systemd/system/multi-user.target.wants/recurved.service",
+    "etc/systemd/system/sockets.target.wants/recurved.socket",
+];
+
+const JOIN: &str =
+    "the group recurve may ask it over its Unix socket: `sudo usermod -aG recurve $USER`, then log in again";
 
 /// What `recurved doctor --format json` prints.
 #[derive(Debug, Deserialize)]
@@ -37,10 +49,32 @@ pub(super) async fn examine(on: &On) -> Result<Vec<Finding>, Failure> {
     })?;
     let mut findings = report.findings;
     let values = recurved(&["check-config", "--format", "json"]).map(|(_, output)| output.stdout).unwrap_or_default();
-    for address in addresses(&serde_json::from_slice(&values).unwrap_or_default(), on)? {
-        findings.push(answers(address).await);
+    let config = serde_json::from_slice(&values).unwrap_or_default();
+    let mut heard = Vec::new();
+    for address in addresses(&config, on)? {
+        // Nothing is heard in plain words where a daemon wants TLS.
+        let sure = matches!(address.target, Target::Unix(_)) || !encrypted(&config);
+        heard.push((answers(address).await, sure));
     }
+    let nowhere = heard.iter().all(|(answer, _)| answer.is_err());
+    let needed = nowhere && enabled(Path::new("/"));
+    findings.extend(heard.into_iter().map(|(answer, sure)| {
+        answer.unwrap_or_else(|silence| {
+            let verdict = if needed && sure { Verdict::Problem } else { Verdict::Warning };
+            Finding::new(
+                CHECK,
+                verdict,
+                silence,
+                "start it: `sudo systemctl start recurved`; `systemctl status recurved` and `journalctl -u recurved` say why it ended",
+            )
+        })
+    }));
     Ok(findings)
+}
+
+/// Whether systemd is to run the daemon.
+fn enabled(root: &Path) -> bool {
+    root.join("run/systemd/system").exists() && ENABLED.iter().any(|link| root.join(link).exists())
 }
 
 /// Runs the daemon's program that lies beside this one, or else the one that the shell would find.
@@ -56,14 +90,21 @@ fn recurved(arguments: &[&str]) -> Result<(PathBuf, Output), Failure> {
     }
 }
 
+/// What a setting is; null where it is not set.
+fn value(config: &Value, key: &str) -> Value {
+    let values = config["values"].as_array().into_iter().flatten();
+    values.into_iter().find(|entry| entry["key"] == key).map(|entry| entry["value"].clone()).unwrap_or_default()
+}
+
+/// Whether the daemon wants TLS over TCP.
+fn encrypted(config: &Value) -> bool {
+    !value(config, "tls.certificate").is_null()
+}
+
 /// Where a daemon with this configuration listens, as far as it can be asked without certificates; by default the usual place.
 fn addresses(config: &Value, on: &On) -> Result<Vec<Address>, Failure> {
-    let value = |key: &str| {
-        let values = config["values"].as_array().into_iter().flatten();
-        values.into_iter().find(|entry| entry["key"] == key).map(|entry| entry["value"].clone()).unwrap_or_default()
-    };
-    let encrypted = !value("tls.certificate").is_null();
-    let listen = value("listen");
+    let encrypted = encrypted(config);
+    let listen = value(config, "listen");
     let texts = listen.as_array().into_iter().flatten().filter_map(Value::as_str);
     let mut found: Vec<Target> =
         texts.filter_map(|text| target::resolve(Some(text), Path::new(target::LOCAL_SOCKET)).ok()).collect();
@@ -75,11 +116,11 @@ fn addresses(config: &Value, on: &On) -> Result<Vec<Address>, Failure> {
     Ok(found.into_iter().map(|target| Address { target, certificates: None }).collect())
 }
 
-/// Whether a daemon answers there.
-async fn answers(address: Address) -> Finding {
+/// What answers there; an error where nothing does.
+async fn answers(address: Address) -> Result<Finding, String> {
     let described = async { Node::at(&address, PATIENCE).await?.describe().await };
     let target = &address.target;
-    match described.await {
+    Ok(match described.await {
         Ok(node) if node.version != env!("CARGO_PKG_VERSION") => Finding::new(
             CHECK,
             Verdict::Note,
@@ -95,17 +136,62 @@ async fn answers(address: Address) -> Finding {
             let found = format!("recurved {} answers at {target}: {model}", node.version);
             Finding::new(CHECK, Verdict::Ok, found, "")
         }
-        Err(trouble) if trouble.lost => Finding::new(
-            CHECK,
-            Verdict::Warning,
-            format!("no daemon answers at {target}: {}", trouble.words),
-            "start it: `sudo systemctl start recurved`; `systemctl status recurved` and `journalctl -u recurved` say why it ended",
-        ),
-        Err(trouble) => Finding::new(
-            CHECK,
-            Verdict::Note,
-            format!("the daemon at {target} refuses: {}", trouble.words),
-            "the group recurve may ask it over its Unix socket: `sudo usermod -aG recurve $USER`, then log in again",
-        ),
+        Err(trouble) if trouble.lost && closed(target).await => {
+            Finding::new(CHECK, Verdict::Skipped, format!("{target}: this user may not connect"), JOIN)
+        }
+        Err(trouble) if trouble.lost => return Err(format!("no daemon answers at {target}: {}", trouble.words)),
+        Err(trouble) => refusal(target, &trouble),
+    })
+}
+
+/// Whether it is a socket that this user may not open.
+async fn closed(target: &Target) -> bool {
+    let Target::Unix(path) = target else { return false };
+    UnixStream::connect(path).await.is_err_and(|error| error.kind() == ErrorKind::PermissionDenied)
+}
+
+/// A daemon that answers, and says no.
+fn refusal(target: &Target, trouble: &Trouble) -> Finding {
+    match target {
+        // Over plain TCP only models may be asked, which is how it is meant to be.
+        Target::Tcp { .. } if trouble.reason == reason::NOT_ALLOWED => {
+            Finding::new(CHECK, Verdict::Ok, format!("a daemon answers at {target}"), "")
+        }
+        Target::Tcp { .. } => {
+            Finding::new(CHECK, Verdict::Note, format!("the daemon at {target} refuses: {}", trouble.words), "")
+        }
+        Target::Unix(_) => {
+            Finding::new(CHECK, Verdict::Note, format!("the daemon at {target} refuses: {}", trouble.words), JOIN)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_is_no_operator_over_tcp_has_heard_a_daemon() {
+        let trouble =
+            |reason: &str| Trouble { reason: reason.to_owned(), ..Trouble::from(Failure::Failed("no".to_owned())) };
+        let tcp = Target::Tcp { host: "127.0.0.1".to_owned(), port: 50051 };
+        let found = refusal(&tcp, &trouble(reason::NOT_ALLOWED));
+        assert_eq!(found, Finding::new(CHECK, Verdict::Ok, "a daemon answers at 127.0.0.1:50051".to_owned(), ""));
+        assert_eq!(refusal(&tcp, &trouble("")).verdict, Verdict::Note);
+        let unix = refusal(&Target::Unix("/run/x.sock".to_owned()), &trouble(reason::NOT_ALLOWED));
+        assert!(unix.verdict == Verdict::Note && unix.advice.contains("usermod"), "{unix:?}");
+    }
+
+    #[test]
+    fn a_service_is_enabled_by_its_unit_or_its_socket() {
+        for link in ENABLED {
+            let root = tempfile::tempdir().unwrap();
+            let link = root.path().join(link);
+            std::fs::create_dir_all(link.parent().unwrap()).unwrap();
+            std::fs::write(link, "").unwrap();
+            assert!(!enabled(root.path()));
+            std::fs::create_dir_all(root.path().join("run/systemd/system")).unwrap();
+            assert!(enabled(root.path()));
+        }
     }
 }
