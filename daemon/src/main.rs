@@ -141,7 +141,7 @@ fn code(error: &Error) -> u8 {
 fn check_config(flags: &Flags, format: Format) -> ExitCode {
     let report = config::load(flags, &[]).report;
     let printed = print(&match format {
-        Format::Text => report.text(),
+        Format::Text => report.text() + sockets_note(),
         Format::Json => report.json() + "\n",
     });
     if report.ok { printed } else { exit::CONFIG.into() }
@@ -168,6 +168,16 @@ fn manual(to: &Path) -> ExitCode {
             let _ = writeln!(std::io::stderr(), "{}: cannot be written: {error}", to.display());
             exit::OS.into()
         }
+    }
+}
+
+/// What this report cannot know: only the service itself is handed its sockets.
+fn sockets_note() -> &'static str {
+    match Path::new("/usr/lib/systemd/system/recurved.socket").exists() {
+        true => {
+            "# The service also serves the sockets of recurved.socket (`systemctl status recurved.socket`); those that other machines can reach need TLS.\n"
+        }
+        false => "",
     }
 }
 

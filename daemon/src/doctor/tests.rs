@@ -89,7 +89,7 @@ fn a_model_is_held_against_what_is_left() {
     assert_eq!(memory::check(&patient(5_000_000_000, Some(&serving)))[0].verdict, Verdict::Ok);
     // Nor does what a daemon beside this one has.
     let state = tempfile::tempdir().unwrap();
-    let settings = Settings { state_dir: state.path().to_owned(), ..config::defaults() };
+    let settings = Settings { bundle: None, state_dir: state.path().to_owned(), ..config::defaults() };
     let seen = || memory::check(&Patient { model: model(5_000_000_000), ..at(root.path(), &settings) }).remove(0);
     file(state.path(), "lock", "");
     let inode = std::os::unix::fs::MetadataExt::ino(&state.path().join("lock").metadata().unwrap());

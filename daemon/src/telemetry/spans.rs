@@ -171,7 +171,8 @@ impl Spans {
                 at = from + took;
             }
         }
-        span.end_with_timestamp(end);
+        // The call's clock and the engine's begin microseconds apart.
+        span.end_with_timestamp(end.max(at));
     }
 }
 
