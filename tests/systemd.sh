@@ -15,7 +15,7 @@
 # The container is systemd-nspawn's, the machines are QEMU's without hardware acceleration. Root file systems are made once
 # (mmdebstrap) and kept in .cache/vm; so is the log of each run, .cache/vm/log. Takes the packages in target/debian; those that are
 # missing or older than the last commit are made by deploy/package.sh. Needs root. What is missing it installs with CI=true or as
-# root: mmdebstrap, systemd-container, e2fsprogs, openssh-client, QEMU.
+# root: mmdebstrap, systemd-container, e2fsprogs, openssh-client, QEMU. Exit code 77: a plain Debian cannot be made or started here.
 set -euo pipefail
 
 repository=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
@@ -23,6 +23,8 @@ here=$repository/tests/systemd
 cache=$repository/.cache/vm
 
 die() { printf 'systemd.sh: %s\n' "$*" >&2; exit 1; }
+# What fails before anything of ours is there is no verdict on it.
+unable() { printf 'systemd.sh: %s\n' "$*" >&2; exit 77; }
 usage() { sed -n '2,18s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; }
 
 short=false contained=false possible=false cuts='' seed=$RANDOM board='' only=.

@@ -12,9 +12,9 @@ container_start() {
     setsid script -qfc "systemd-nspawn --quiet --boot --register=no --keep-unit --private-network \
         --machine=recurve-$$ --directory='$root'" "$run/console" </dev/null >/dev/null 2>&1 &
     container=$!
-    until_so 60 container_leader >>"$log" 2>&1 || die "the container does not start: $(tail -c 500 "$run/console")"
+    until_so 60 container_leader >>"$log" 2>&1 || unable "the container does not start: $(tail -c 500 "$run/console")"
     until_so 60 on 'systemctl is-system-running --wait >/dev/null; systemctl is-active -q multi-user.target' >>"$log" 2>&1 ||
-        die "systemd does not come up in the container: $(tail -c 500 "$run/console")"
+        unable "systemd does not come up in the container: $(tail -c 500 "$run/console")"
 }
 
 # The container's first process.

@@ -5,6 +5,8 @@ guide_points() { point "every command of docs/install.md does what the page show
 
 follows_the_guide() {
     bring "$package" "$demo" "$programs/typist" "$repository/docs/install.md"
+    # For some seconds after the start, processes that systemd made and that are not programs yet hold copies of its sockets.
+    sleep 5
     # In the folder that the packages were copied to.
     on 'mkdir guide; mv ./*.deb guide/; ./typist install.md guide'
 }

@@ -27,7 +27,7 @@ tool() {
     shift
     command -v "$name" >/dev/null && return
     echo "installing $name"
-    "$@" || { apt-get update -q >>"$log" 2>&1 && "$@"; } || die "$name is missing and cannot be installed: $log"
+    "$@" || { apt-get update -q >>"$log" 2>&1 && "$@"; } || unable "$name is missing and cannot be installed: $log"
 }
 
 prepare_tools() {
@@ -69,7 +69,7 @@ prepare_image() {
     mkdir -p "$dir"
     if [ "$arch" != "$(dpkg --print-architecture)" ]; then foreign "$arch"; fi
     mmdebstrap --quiet --arch="$arch" --variant=minbase --include="$contents,$kernel" \
-        --aptopt='Acquire::Languages "none"' "$debian" "$dir/root.tar" >>"$log" 2>&1 || die "mmdebstrap failed: $log"
+        --aptopt='Acquire::Languages "none"' "$debian" "$dir/root.tar" >>"$log" 2>&1 || unable "mmdebstrap failed: $log"
     if [ "$arch" != "$(dpkg --print-architecture)" ]; then no_foreign; fi
     mkdir "$dir/root"
     tar -C "$dir/root" -xf "$dir/root.tar"
