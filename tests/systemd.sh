@@ -124,4 +124,4 @@ main() {
     printf '\n%d s; log: %s\n' $((SECONDS - begun)) "$log"
     verdict
 }
-main; exit
+main
