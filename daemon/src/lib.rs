@@ -36,7 +36,7 @@ use tokio_util::task::AbortOnDropHandle;
 use tracing::{error, info, warn};
 
 use crate::config::{Address, Entry, Loaded, Settings};
-use crate::deployment::{Deployment, Models};
+use crate::deployment::{Deployment, Models, STEP_ENDING};
 use crate::engine::EngineError;
 use crate::grpc::{Listener, Server, Tls, TlsError};
 use crate::log::Log;
@@ -48,9 +48,6 @@ use crate::system::announce;
 use crate::system::service::{self, Service};
 use crate::telemetry::{Started, Telemetry};
 use crate::trust::{Trust, TrustError};
-
-/// Beyond the limit of a step, time for it to end.
-const STEP_ENDING: Duration = Duration::from_secs(15);
 
 /// Time for clients to take the end of their answers, after the engine's grace period.
 const LAST_ANSWERS: Duration = Duration::from_secs(2);

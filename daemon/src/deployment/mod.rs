@@ -32,8 +32,8 @@ pub use memory::Room;
 use memory::Way;
 pub(crate) use memory::{ADVICE as MEMORY_ADVICE, needed};
 pub use order::{DeployError, Models, Order, Progress};
-pub(crate) use watch::Verdict;
 use watch::Watch;
+pub(crate) use watch::{STEP_ENDING, Verdict};
 
 /// Who the daemon itself is, in the audit and in the queue.
 const SELF: &str = "recurved";

@@ -21,7 +21,7 @@ use crate::node::Node;
 /// How often it is looked whether a step goes on for too long.
 const LOOK: Duration = Duration::from_secs(1);
 /// A step that was ended for taking too long and still goes on after this time will never end.
-const ENDING: Duration = Duration::from_secs(15);
+pub(crate) const STEP_ENDING: Duration = Duration::from_secs(15);
 /// Most tokens of a probe's prompt,
 const PROBE_PROMPT: usize = 64;
 /// and of its answer: beyond what the golden test looked at.
@@ -52,7 +52,7 @@ impl Watch {
         let eyes = Eyes {
             failed: Box::pin(loaded.engine.failed()),
             terminator: loaded.engine.terminator(),
-            longest: settings.engine.step_limit + ENDING,
+            longest: settings.engine.step_limit + STEP_ENDING,
             admission: Arc::clone(&loaded.serving.admission),
             prompt: prompt(loaded),
             node,
