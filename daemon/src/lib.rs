@@ -24,6 +24,7 @@ pub mod tokenizer;
 pub mod trust;
 mod weights;
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -269,7 +270,17 @@ async fn serve(
                 Err(error @ Error::Stuck(_)) => return Err(error),
                 Err(error) => break Err(error),
             },
-            Some(order) = inbox.recv() => deployment.carry_out(order, &server).await?,
+            Some(order) = inbox.recv() => {
+                let mut carried = pin!(deployment.carry_out(order, &server));
+                tokio::select! {
+                    done = &mut carried => done?,
+                    // An order is carried to its next end; requests are told at once.
+                    () = stopping.cancelled() => {
+                        server.enter(Phase::Stopping).await;
+                        carried.await?;
+                    }
+                }
+            }
         }
     };
     // Orders that wait are told that the node stops.

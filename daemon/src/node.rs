@@ -145,7 +145,7 @@ impl Node {
         let _ = self.onnxruntime.set(version);
     }
 
-    /// Moves on to another phase.
+    /// Moves on to another phase; none follows [`Phase::Stopping`].
     pub fn enter(&self, phase: Phase) {
         if let Phase::Serving(serving) = &phase {
             let mut meters = self.meters.lock().unwrap_or_else(PoisonError::into_inner);
@@ -153,7 +153,13 @@ impl Node {
                 meters.push((serving.model.name.clone(), Arc::clone(&serving.meter)));
             }
         }
-        self.phase.send_replace(phase);
+        self.phase.send_if_modified(|now| {
+            let goes_on = !matches!(now, Phase::Stopping);
+            if goes_on {
+                *now = phase;
+            }
+            goes_on
+        });
     }
 
     /// The phase at this moment.

@@ -7,7 +7,7 @@ use recurve_telemetry::event;
 use serde_json::Value;
 use tracing::{error, info, warn};
 
-use crate::config::{Entry, Loaded, problems};
+use crate::config::{Entry, Loaded, Settings, problems};
 use crate::operate::Operations;
 
 /// Where systemd shows copies of files to a service (LoadCredential=).
@@ -57,10 +57,20 @@ pub(crate) fn reload(operations: &Operations, loaded: Loaded) {
             Err(error) => error!(%error, "the files of TLS are wrong: those that were read before stay"),
         }
     }
+    if secrets(&operations.settings) != secrets(&settings) {
+        // Its values are shown to nobody, and may be all that differs.
+        in_place.push("telemetry.headers");
+        warn!(key = "telemetry.headers", "a setting was changed that needs a restart");
+    }
     for (key, value) in need_restart(&operations.values, values, &in_place) {
         warn!(key, value, "a setting was changed that needs a restart");
     }
     info!("configuration read again");
+}
+
+/// What goes to the collector beside what is measured.
+fn secrets(settings: &Settings) -> Option<&[(String, String)]> {
+    settings.telemetry.collector.as_ref().map(|collector| collector.headers.as_slice())
 }
 
 /// The keys that differ from what the daemon was started with, without those that are changed in place.

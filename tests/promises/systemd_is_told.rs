@@ -102,25 +102,32 @@ fn level(daemon: &Daemon) -> String {
 fn a_configuration_is_read_again_and_what_needs_a_restart_is_said() {
     let (manager, dir) = (Manager::new(), tempfile::tempdir().unwrap());
     let file = dir.path().join("recurved.toml");
-    fs::write(&file, "[log]\nlevel = \"warn,recurved=info\"\n[engine]\nslots = 2\n").unwrap();
+    // Nobody listens at port 1 of this machine.
+    let collector = |password| {
+        format!("[telemetry]\nendpoint = \"http://127.0.0.1:1\"\nheaders = [\"authorization={password}\"]\n")
+    };
+    let write = |text: &str, password| fs::write(&file, text.to_owned() + &collector(password)).unwrap();
+    write("[log]\nlevel = \"warn,recurved=info\"\n[engine]\nslots = 2\n", "one");
     let daemon = Setup::new(&world::tiny("f32"))
         .unix()
         .config(&file)
         .tell(&manager)
         .allow("needs a restart")
         .allow("nothing was changed")
+        .allow("the collector")
         .start();
     manager.wait_for("READY=1");
-    fs::write(&file, "[log]\nlevel = \"info\"\n[engine]\nslots = 3\n").unwrap();
+    write("[log]\nlevel = \"info\"\n[engine]\nslots = 3\n", "two");
     daemon.signal(Signal::HUP);
     manager.wait_for("RELOADING=1");
     manager.wait_for("READY=1");
     assert_eq!(level(&daemon), "info");
     let named = daemon.lines("a setting was changed that needs a restart");
-    assert_eq!((named.len(), &named[0]["key"], &named[0]["value"]), (1, &"engine.slots".into(), &"3".into()));
+    assert_eq!((named.len(), &named[0]["key"]), (2, &"telemetry.headers".into()));
+    assert_eq!((&named[1]["key"], &named[1]["value"]), (&"engine.slots".into(), &"3".into()));
 
     // A wrong one changes nothing, and is told whole.
-    fs::write(&file, "[log]\nlevel = \"debug\"\n[engine]\nslots = \"many\"\n").unwrap();
+    write("[log]\nlevel = \"debug\"\n[engine]\nslots = \"many\"\n", "two");
     daemon.signal(Signal::HUP);
     manager.wait_for("RELOADING=1");
     manager.wait_for("READY=1");

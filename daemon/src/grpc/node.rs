@@ -18,7 +18,9 @@ use uuid::Uuid;
 use super::access::{self, Right};
 use super::peer::{self, Peer};
 use super::status::CallError;
+use super::tls::Tls;
 use super::{describe, live};
+use crate::config::Settings;
 use crate::doctor;
 use crate::node::{Node, Phase};
 use crate::operate::Operations;
@@ -239,7 +241,9 @@ impl Api for Service {
 
     async fn check(&self, request: Request<v1::CheckRequest>) -> Result<Response<v1::CheckResponse>, Status> {
         let call = self.begin("Check", &request)?;
-        let settings = Arc::clone(&self.operations.settings);
+        let mut settings = Settings::clone(&self.operations.settings);
+        // Those that a reload named.
+        settings.tls = self.operations.tls.as_ref().map(Tls::files);
         let serving = doctor::Serving {
             listen: self.operations.listen.clone(),
             onnxruntime: self.node.onnxruntime().map(ToOwned::to_owned),

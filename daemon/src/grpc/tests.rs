@@ -82,6 +82,8 @@ async fn a_node_that_loads_or_stops_says_so() {
     assert_eq!((loading.code(), reason_of(&loading).as_str()), (Code::Unavailable, reason::LOADING));
     assert!(loading.get_details_retry_info().is_some());
     fixture.node.enter(Phase::Stopping);
+    // An order that was being carried out ends.
+    fixture.node.enter(Phase::Empty);
     let stopping = client.score(v1::ScoreRequest::default()).await.unwrap_err();
     assert_eq!((stopping.code(), reason_of(&stopping).as_str()), (Code::Unavailable, reason::SHUTTING_DOWN));
 }

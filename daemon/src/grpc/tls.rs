@@ -16,7 +16,13 @@ use crate::config::TlsSettings;
 
 /// Certificate, key and authority, ready for connections. Clones share them.
 #[derive(Clone)]
-pub struct Tls(Arc<RwLock<TlsAcceptor>>);
+pub struct Tls(Arc<RwLock<Read>>);
+
+/// What was read last.
+struct Read {
+    files: TlsSettings,
+    acceptor: TlsAcceptor,
+}
 
 impl std::fmt::Debug for Tls {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -39,7 +45,7 @@ impl Tls {
     /// # Errors
     /// One cannot be read, is not PEM, or does not go with the others.
     pub fn load(settings: &TlsSettings) -> Result<Self, TlsError> {
-        Ok(Self(Arc::new(RwLock::new(acceptor(settings)?))))
+        Ok(Self(Arc::new(RwLock::new(Read::from(settings)?))))
     }
 
     /// Reads the files again, for the connections that come. Those that are open stay as they are.
@@ -47,14 +53,25 @@ impl Tls {
     /// # Errors
     /// As [`load`](Self::load); what was read before stays.
     pub fn read_again(&self, settings: &TlsSettings) -> Result<(), TlsError> {
-        let acceptor = acceptor(settings)?;
-        *self.0.write().unwrap_or_else(PoisonError::into_inner) = acceptor;
+        let read = Read::from(settings)?;
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = read;
         Ok(())
+    }
+
+    /// The files that were read last.
+    pub fn files(&self) -> TlsSettings {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).files.clone()
     }
 
     /// The handshake.
     pub(super) fn accept(&self, stream: TcpStream) -> Accept<TcpStream> {
-        self.0.read().unwrap_or_else(PoisonError::into_inner).accept(stream)
+        self.0.read().unwrap_or_else(PoisonError::into_inner).acceptor.accept(stream)
+    }
+}
+
+impl Read {
+    fn from(files: &TlsSettings) -> Result<Self, TlsError> {
+        Ok(Self { files: files.clone(), acceptor: acceptor(files)? })
     }
 }
 
