@@ -54,14 +54,15 @@ work_end() {
     rm -f "$run/enough"
 }
 
+# Begins with the one that was not acknowledged last: deploying what is served already would change nothing.
 deploy_in_turn() {
     local model
+    model=$(sed -n 's/^done //p' "$run/acknowledged" | tail -n 1)
     while [ ! -e "$run/enough" ]; do
-        for model in a b; do
-            echo "begun $model" >>"$run/acknowledged"
-            timeout 60 "$programs/agent-cli" deploy "$run/$model" --on "unix:$run/socket" || return 0
-            echo "done $model" >>"$run/acknowledged"
-        done
+        if [ "$model" = a ]; then model=b; else model=a; fi
+        echo "begun $model" >>"$run/acknowledged"
+        timeout 60 "$programs/agent-cli" deploy "$run/$model" --on "unix:$run/socket" || return 0
+        echo "done $model" >>"$run/acknowledged"
     done
 }
 
@@ -72,8 +73,8 @@ gather_often() {
     done
 }
 
-# How many deployments were acknowledged, and whether it is more than N.
-deployed() { grep -c '^done' "$run/acknowledged" || true; }
+# How many deployments of another model than before were acknowledged, and whether it is more than N.
+deployed() { grep '^done' "$run/acknowledged" | uniq | wc -l || true; }
 deployed_since() { [ "$(deployed)" -gt "$1" ]; }
 
 # The digest of $run/MODEL.
