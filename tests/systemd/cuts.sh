@@ -17,7 +17,10 @@ power_cuts() {
     for cut in $(seq "$1"); do
         work_begin
         # Up to twelve seconds after the first deployment of this round, in steps of a hundredth.
-        until_so 120 deployed_since "$(deployed)" >>"$log" 2>&1 || die "nothing is deployed: $log"
+        if ! until_so 120 deployed_since "$(deployed)" >>"$log" 2>&1; then
+            in_machine 'journalctl --no-pager -b -u recurved -o short-precise | tail -n 100' >>"$log" 2>&1 || true
+            die "nothing is deployed: $log"
+        fi
         sleep "$((RANDOM % 12)).$(printf %02d $((RANDOM % 100)))"
         machine_cut
         work_end
@@ -82,6 +85,8 @@ digest_of() { python3 -c 'import json, sys; print(json.load(open(sys.argv[1] + "
 
 nothing_is_lost() {
     there 120 'systemctl is-active recurved'
+    # Nothing but the power ended it.
+    on '! journalctl --no-pager -u recurved -o short-precise | grep -a -B 20 -A 3 "Main process exited"'
     forward
     # Whatever happens, the tunnel is closed.
     local status=0
