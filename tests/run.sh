@@ -161,6 +161,7 @@ if command -v shellcheck >/dev/null; then
 else
     leave_out "Scripts" "apt-get install shellcheck"
 fi
+check "Data of the demo model" python3 deploy/demo-model/recipe/check_grammar.py
 check "ONNX Runtime and crates" fetch || { summary; exit 1; }
 if have cargo-deny install_cargo_deny; then
     check "Dependencies" cargo deny --offline check -D warnings bans licenses sources

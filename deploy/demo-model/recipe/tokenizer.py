@@ -1,11 +1,12 @@
 """Trains the Gemma-style tokenizer and writes it, with its chat template, beside the weights.
 
-    python tokenizer.py
+    python tokenizer.py [--out ..]
 
 Byte-pair encoding with byte fallback; spaces are written as the letter "▁"; every digit is a token of its own, so
-that numbers are copied digit by digit. `words.txt` adds plain words that the grammar does not use.
+that numbers are copied digit by digit. `words.txt` adds plain words that the grammar does not use, for those who train it further.
 """
 
+import argparse
 import json
 import random
 from collections.abc import Iterator
@@ -14,6 +15,8 @@ from pathlib import Path
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
 import grammar
+import house
+import terms
 
 RECIPE = Path(__file__).parent
 MODEL = RECIPE.parent
@@ -22,7 +25,7 @@ SPECIAL = ["<pad>", "<eos>", "<bos>", "<unk>", "<start_of_turn>", "<end_of_turn>
 PAD, EOS, BOS, END_OF_TURN = (SPECIAL.index(token) for token in ("<pad>", "<eos>", "<bos>", "<end_of_turn>"))
 BYTES = [f"<0x{byte:02X}>" for byte in range(256)]
 PRINTABLE = [chr(code) for code in range(0x21, 0x7F)] + ["\n", "▁", "°", "µ"]
-CORPUS_EXCHANGES = 30_000
+CORPUS_CONVERSATIONS = 25_000
 
 CHAT_TEMPLATE = """\
 {%- if not messages -%}
@@ -45,21 +48,20 @@ CHAT_TEMPLATE = """\
 """
 
 
-def load() -> Tokenizer:
-    return Tokenizer.from_file(str(MODEL / "tokenizer.json"))
-
-
-def turn(prompt: str) -> str:
-    """What the chat template puts around a prompt, up to where the reply begins."""
-    return f"<start_of_turn>user\n{prompt}<end_of_turn>\n<start_of_turn>model\n"
+def load(folder: Path = MODEL) -> Tokenizer:
+    return Tokenizer.from_file(str(folder / "tokenizer.json"))
 
 
 def main() -> None:
+    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    arguments.add_argument("--out", type=Path, default=MODEL)
+    out = arguments.parse_args().out
+    out.mkdir(parents=True, exist_ok=True)
     learned = learn()
     tokenizer = assemble(learned)
-    tokenizer.save(str(MODEL / "tokenizer.json"))
-    write_json("tokenizer_config.json", settings())
-    write_json("special_tokens_map.json", named_tokens())
+    tokenizer.save(str(out / "tokenizer.json"))
+    write_json(out / "tokenizer_config.json", settings())
+    write_json(out / "special_tokens_map.json", named_tokens())
     print(f"{tokenizer.get_vocab_size()} tokens, {len(learned['merges'])} merges")
 
 
@@ -77,10 +79,10 @@ def learn() -> dict:
 def corpus() -> Iterator[str]:
     rng = random.Random("tokenizer")
     words = (RECIPE / "words.txt").read_text().split()
-    for _ in range(CORPUS_EXCHANGES):
-        task = rng.choice(list(grammar.TASKS))
-        prompt, reply = grammar.exchange(task, False, rng)
-        yield f"user\n{prompt}\nmodel\n{reply}"
+    home, known = house.load(), terms.load()
+    for _ in range(CORPUS_CONVERSATIONS):
+        for exchange in grammar.conversation(home, known, rng):
+            yield f"user\n{exchange.prompt}\nmodel\n{exchange.reply}"
     for _ in range(100):
         yield " " + " ".join(words)
     for _ in range(30):
@@ -143,8 +145,8 @@ def named_tokens() -> dict:
     }
 
 
-def write_json(name: str, content: dict) -> None:
-    (MODEL / name).write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+def write_json(path: Path, content: dict) -> None:
+    path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n")
 
 
 if __name__ == "__main__":

@@ -1,9 +1,10 @@
 """Trains the demo model and writes its weights in F16.
 
-    python train.py [--tokens 6000000] [--out ..]
-    python train.py --start model.safetensors --peak-rate 1e-3 --minutes 14       go on from weights, by the clock
+    python train.py [--tokens 28000000] [--out ..]
+    python train.py --start ../model.safetensors --house house.json --out DIR --tokens 1000000 --peak-rate 1e-3
+                                                         go on from weights, with devices and zones of your own
 
-Every 200 steps the exact replies on held-out exchanges are counted and the weights written, so that nothing is lost.
+Every 200 steps the exact replies on some held-out conversations are counted; every ten minutes the weights are written.
 """
 
 import argparse
@@ -20,14 +21,18 @@ from torch import Tensor
 from torch.nn import functional
 
 import grammar
+import house as houses
+import terms
 import tokenizer
 from model import Config, RecurrentGemma
 
 POOL_CONVERSATIONS = 3_000
 FINAL_RATE_SHARE = 0.01
 WARM_UP_STEPS = 150
-CHECK_EVERY_STEPS = 200
-CHECK_EXCHANGES = 150
+CHECK_EVERY_STEPS = 400
+CHECK_CONVERSATIONS = 60
+SAVE_EVERY_SECONDS = 600
+LONGEST_ROW = 512
 IGNORED = -100
 
 Row = tuple[list[int], list[int]]
@@ -36,15 +41,17 @@ Row = tuple[list[int], list[int]]
 
 def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    arguments.add_argument("--tokens", type=int, default=6_000_000, help="how many to train on, padding included")
+    arguments.add_argument("--tokens", type=int, default=28_000_000, help="how many to train on, padding included")
     arguments.add_argument("--minutes", type=float, default=math.inf, help="end then at the latest, the rate decayed in step")
     arguments.add_argument("--start", type=Path, help="weights to go on from")
     arguments.add_argument("--peak-rate", type=float, default=3e-3)
     arguments.add_argument("--batch-tokens", type=int, default=8 * 512)
+    arguments.add_argument("--house", type=Path, default=houses.DEFAULT, help="devices and zones of your own")
     arguments.add_argument("--seed", type=int, default=0)
     arguments.add_argument("--out", type=Path, default=tokenizer.MODEL)
     options = arguments.parse_args()
-    options.out.mkdir(parents=True, exist_ok=True)
+    if not (options.out / "tokenizer.json").exists():
+        arguments.error(f"{options.out}/tokenizer.json: not found: `python tokenizer.py --out {options.out}` makes it; to go on from weights, copy theirs")
     torch.manual_seed(options.seed)
     config = Config()
     write_json(options.out / "config.json", config.to_hugging_face())
@@ -55,10 +62,11 @@ def main() -> None:
         model.load_state_dict(load_file(options.start))
     optimizer = make_optimizer(model)
     print(f"{sum(p.numel() for p in model.parameters()):,} parameters", flush=True)
-    encode = Encoder()
-    held_out = {task: check_batch(task, encode) for task in grammar.TASKS}
-    started, seen, step = time.time(), 0, 0
-    for ids, targets in batches(encode, options.batch_tokens, random.Random(options.seed)):
+    encode = Encoder(options.out)
+    house, known = houses.load_or_end(options.house, arguments), terms.load()
+    held_out = {kind: check_batch(kind, house, known, encode) for kind in grammar.KINDS}
+    started, saved, seen, step = time.time(), time.time(), 0, 0
+    for ids, targets in batches(house, known, encode, options.batch_tokens, random.Random(options.seed)):
         elapsed = time.time() - started
         progress = max(seen / options.tokens, elapsed / 60 / options.minutes)
         set_rate(optimizer, options.peak_rate, step, progress)
@@ -66,24 +74,28 @@ def main() -> None:
         seen, step = seen + ids.numel(), step + 1
         ended = progress >= 1.0
         if step % CHECK_EVERY_STEPS == 0 or ended:
-            exact = "  ".join(f"{task} {exact_share(model, *batch):.1%}" for task, batch in held_out.items())
+            exact = "  ".join(f"{kind} {exact_share(model, *batch):.0%}" for kind, batch in held_out.items())
             pace = f"{elapsed / 60:.1f} min, {seen / elapsed:,.0f} tokens/s"
             print(f"step {step}  {seen:,} tokens  loss {loss:.4f}  exact: {exact}  {pace}", flush=True)
+        if ended or time.time() - saved > SAVE_EVERY_SECONDS:
             save(model, options.out / "model.safetensors")
+            saved = time.time()
         if ended:
             return
 
 
 class Encoder:
-    def __init__(self):
-        self.tokenizer = tokenizer.load()
+    def __init__(self, folder: Path = tokenizer.MODEL):
+        self.tokenizer = tokenizer.load(folder)
 
     def __call__(self, conversation: list[grammar.Exchange]) -> Row:
         """The chat template's text of a conversation; only the replies and their ends are to be learned."""
         line_end = self.plain("\n")
         ids, learned = [tokenizer.BOS], [False]
-        for prompt, reply in conversation:
-            asked, answered = self.plain(tokenizer.turn(prompt)), self.plain(reply) + [tokenizer.END_OF_TURN]
+        for exchange in conversation:
+            asked, answered = self.plain(grammar.turn(exchange.prompt)), self.plain(exchange.reply) + [tokenizer.END_OF_TURN]
+            if len(ids) + len(asked) + len(answered) > LONGEST_ROW and len(ids) > 1:
+                break
             ids += asked + answered + line_end
             learned += [False] * len(asked) + [True] * len(answered) + [False] * len(line_end)
         targets = [following if learn else IGNORED for following, learn in zip(ids[1:], learned[1:])]
@@ -93,10 +105,12 @@ class Encoder:
         return self.tokenizer.encode(text, add_special_tokens=False).ids
 
 
-def batches(encode: Encoder, batch_tokens: int, rng: random.Random) -> Iterator[tuple[Tensor, Tensor]]:
+def batches(
+    house: houses.House, known: tuple[terms.Term, ...], encode: Encoder, batch_tokens: int, rng: random.Random
+) -> Iterator[tuple[Tensor, Tensor]]:
     """Rows of about the same length together, so that little is padding."""
     while True:
-        pool = sorted((encode(grammar.conversation(rng)) for _ in range(POOL_CONVERSATIONS)), key=lambda row: len(row[0]))
+        pool = sorted((encode(grammar.conversation(house, known, rng)) for _ in range(POOL_CONVERSATIONS)), key=lambda row: len(row[0]))
         groups, group = [], []
         for row in pool:
             if (len(group) + 1) * len(row[0]) > batch_tokens and group:
@@ -139,9 +153,14 @@ def train_step(model: RecurrentGemma, optimizer: torch.optim.Optimizer, ids: Ten
     return loss.item()
 
 
-def check_batch(task: str, encode: Encoder) -> tuple[Tensor, Tensor]:
-    rng = random.Random(f"check {task}")
-    return pad([encode([grammar.exchange(task, True, rng)]) for _ in range(CHECK_EXCHANGES)])
+def check_batch(kind: str, house: houses.House, known: tuple[terms.Term, ...], encode: Encoder) -> tuple[Tensor, Tensor]:
+    """Held-out conversations; only the last reply of each counts."""
+    rows = []
+    for talk in grammar.some_held_out(kind, CHECK_CONVERSATIONS, 0, house, known):
+        ids, targets = encode(talk)
+        earlier = len(encode(talk[:-1])[0]) if len(talk) > 1 else 0
+        rows.append((ids, [IGNORED] * earlier + targets[earlier:]))
+    return pad(rows)
 
 
 @torch.no_grad()
