@@ -110,9 +110,12 @@ wrong_configuration() {
     on "printf '[engine]\nslots = \"many\"\n' >/etc/recurve/recurved.toml; ! systemctl restart recurved"
     there 30 'systemctl show -P StatusText recurved | grep "engine.slots"'
     on 'systemctl is-active recurved.socket; journalctl -u recurved -n 20 -o cat | grep "engine.slots"'
-    # Whoever comes waits until it is mended, and nobody starts it again by hand.
-    on "agent-cli generate --temperature 0 --timeout 120s --on 127.0.0.1:50051 '$question' >~/late 2>&1 & asked=\$!; sleep 5
-        kill -0 \$asked; printf '[probation]\nseconds = 5\n' >/etc/recurve/recurved.toml; wait \$asked || { cat ~/late; exit 1; }"
+    # Whoever comes waits until it is mended, and nobody starts it again by hand. An emulated processor loads the model for longer
+    # than a request waits for it: then it is told to ask again.
+    on "ask() { agent-cli generate --temperature 0 --timeout 120s --on 127.0.0.1:50051 '$question' >~/late 2>&1; }
+        ask & asked=\$!; sleep 5
+        kill -0 \$asked; printf '[probation]\nseconds = 5\n' >/etc/recurve/recurved.toml; wait \$asked || [ '$where' = machine ]
+        while grep 'ask again' ~/late; do sleep 1; ask || true; done"
     [ "$(on 'cat ~/late')" = "$answer" ]
     figure "started $(on 'systemctl show -P NRestarts recurved') times meanwhile"
 }
