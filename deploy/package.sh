@@ -99,6 +99,8 @@ compile() {
         rust+="--remap-path-prefix=$pair"$'\x1f'
         c+="-ffile-prefix-map=$pair "
     done
+    # It is made of debug information, too, which is stripped, and which is not the same in two folders.
+    rust+=-Clink-arg=-Wl,--build-id=none$'\x1f'
     local -x CARGO_ENCODED_RUSTFLAGS=${rust%?} CFLAGS=${c% } CXXFLAGS=${c% } CARGO_TARGET_DIR=$target
     if $cross; then
         local linker=CARGO_TARGET_${triple//-/_}_LINKER
@@ -218,8 +220,8 @@ again() {
     tar -C "$repository" --null --ignore-failed-read -T "$work/files" -cf - | tar -C "$work/source" -xf -
     packages "$work/source" "$work/target" "$work/again"
     for file in "recurved_${version}_$arch.deb" "recurve-demo-model_${version}_all.deb"; do
-        cmp "$out/$file" "$work/again/$file" || die "$file: two builds differ"
-        echo "$file: the same bytes twice, SHA-256 $(sha256sum "$out/$file" | cut -d ' ' -f 1)"
+        cmp "$work/once/$file" "$work/again/$file" || die "$file: two builds differ"
+        echo "$file: the same bytes twice, SHA-256 $(sha256sum "$work/once/$file" | cut -d ' ' -f 1)"
     done
 }
 
@@ -240,11 +242,14 @@ library=$repository/.cache/onnxruntime
 ! $cross || library=$library-$machine
 "$repository/deploy/fetch-onnxruntime.sh" --arch "$machine" --to "$library"
 
-packages "$repository" "$target/package" "$out"
+# Not at once to where they go: cargo-deb removes what it finds in target/debian.
+mkdir "$work/once"
+packages "$repository" "$target/package" "$work/once"
 if $twice; then
     step "Once more, elsewhere"
     again
 fi
+cp "$work/once/"*.deb "$out/"
 if $lint; then
     need lintian lintian
     step "lintian"
