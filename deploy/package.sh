@@ -99,7 +99,7 @@ compile() {
         rust+="--remap-path-prefix=$pair"$'\x1f'
         c+="-ffile-prefix-map=$pair "
     done
-    # It is made of debug information, too, which is stripped, and which is not the same in two folders.
+    # A build id is made of the debug information, too, which is stripped, and which is not the same in two folders.
     rust+=-Clink-arg=-Wl,--build-id=none$'\x1f'
     local -x CARGO_ENCODED_RUSTFLAGS=${rust%?} CFLAGS=${c% } CXXFLAGS=${c% } CARGO_TARGET_DIR=$target
     if $cross; then

@@ -150,9 +150,9 @@ def conversation(house: House, known: tuple[terms.Term, ...], rng: random.Random
     return talk.exchanges
 
 
-def held_out(kind: str, house: House, known: tuple[terms.Term, ...], rng: random.Random) -> list[Exchange]:
-    """A conversation whose last exchange has a combination that training never sees."""
-    while True:
+def held_out(kind: str, house: House, known: tuple[terms.Term, ...], rng: random.Random) -> list[Exchange] | None:
+    """A conversation whose last exchange has a combination that training never sees. `None`: a small house may have none."""
+    for _ in range(TRIES):
         talk = Conversation(house, known, rng)
         last = kind
         if kind == "no-action":
@@ -170,11 +170,19 @@ def held_out(kind: str, house: House, known: tuple[terms.Term, ...], rng: random
                 continue
         if talk.add(last, True):
             return talk.exchanges
+    return None
 
 
 def some_held_out(kind: str, count: int, seed: int, house: House, known: tuple[terms.Term, ...]) -> list[list[Exchange]]:
+    """As many as asked for, or none."""
     rng = random.Random(f"held out {kind} {seed}")
-    return [held_out(kind, house, known, rng) for _ in range(count)]
+    talks = []
+    while len(talks) < count:
+        talk = held_out(kind, house, known, rng)
+        if talk is None:
+            return []
+        talks.append(talk)
+    return talks
 
 
 def main() -> None:

@@ -36,6 +36,10 @@ class House:
     zones: dict[str, tuple[str, ...]]
     devices: dict[str, Device]
 
+    @property
+    def is_settable(self) -> bool:
+        return any(device.is_settable for device in self.devices.values())
+
 
 @dataclass(frozen=True)
 class Action:
@@ -68,8 +72,8 @@ def load(path: Path = DEFAULT) -> House:
         raise HouseError(f"{path}: not JSON: {error}") from None
     zones = {zone: names_of(f"{path}: zones.{zone}", names) for zone, names in content.get("zones", {}).items()}
     devices = {name: device(f"{path}: devices.{name}", fields) for name, fields in content.get("devices", {}).items()}
-    if not zones or not devices:
-        raise HouseError(f"{path}: needs at least one entry in `zones` and in `devices`")
+    if len(zones) < 2 or not devices:
+        raise HouseError(f"{path}: needs at least two entries in `zones` and one in `devices`, and has {len(zones)} and {len(devices)}")
     return House(zones, devices)
 
 

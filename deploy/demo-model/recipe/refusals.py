@@ -6,7 +6,7 @@ from pathlib import Path
 
 import commands
 import numerals
-from house import EVERYWHERE, HIGHEST, LOWEST, Action, House
+from house import ACTIONS, HIGHEST, LOWEST, Action, House
 
 NOT_MY_BUSINESS = "Sorry, I can only switch devices, read measurements and explain terms of the trade."
 NO_SUCH_DEVICE = "Sorry, I know no such device."
@@ -121,12 +121,12 @@ def replace_zone(house: House, place: str) -> House:
 def unable(house: House, rng: random.Random) -> tuple[str, str, list[str]]:
     """What its device cannot do, a value that is too large, a wish for later or not, a question about a state."""
     form = rng.random()
-    if form < 0.3:
+    if form < 0.3 and impossible(house):
         return cannot(house, rng)
     action = commands.pick(house, rng, everywhere=0.03)
     text = commands.clause(house, action, rng)
     keys = [action.key()]
-    if form < 0.42:
+    if form < 0.42 and house.is_settable:
         action = commands.pick(house, rng, verb="set", everywhere=0.0)
         value = rng.choice((rng.randint(HIGHEST + 1, 199), rng.randrange(HIGHEST + 10, 1000, 10)))
         text = commands.clause(house, replace(action, value=value), rng)
@@ -143,19 +143,28 @@ def unable(house: House, rng: random.Random) -> tuple[str, str, list[str]]:
 
 
 def cannot(house: House, rng: random.Random) -> tuple[str, str, list[str]]:
-    """Verbs of other devices; a door that is locked is a lock, and what opens may be turned, so those are left out."""
+    """A device with a verb of others. Not where another device of the same name has that verb: a door that is locked is a lock."""
     zone = rng.choice(list(house.zones))
-    name = rng.choice([name for name in house.devices if name != "lock"])
-    device = house.devices[name]
-    verbs = [verb for verb in ("on", "off", "open", "close", "lock", "unlock", "set") if verb not in device.actions]
-    if name == "door":
-        verbs = [verb for verb in verbs if verb not in ("lock", "unlock")]
-    verb = rng.choice(verbs)
+    name, verb = rng.choice(impossible(house))
     value = rng.randint(LOWEST, HIGHEST) if verb == "set" else None
     action = Action(name, zone, verb, value)
     it = commands.target(house, action, rng)
     text = commands.phrase(house, action, it, rng, common=True)
     return commands.request(text, rng), f"The {zone} {name} cannot do that.", [f"cannot {name} {zone} {verb}"]
+
+
+def impossible(house: House) -> list[tuple[str, str]]:
+    """Devices, each with a verb that nothing of any of its names has."""
+    of_name: dict[str, set[str]] = {}
+    for device in house.devices.values():
+        for name in device.names:
+            of_name.setdefault(name, set()).update(device.actions)
+    return [
+        (key, verb)
+        for key, device in house.devices.items()
+        for verb in ACTIONS
+        if not any(verb in of_name[name] for name in device.names)
+    ]
 
 
 def missing(house: House, rng: random.Random) -> tuple[str, str, list[str], Pending | None]:
@@ -172,7 +181,7 @@ def missing(house: House, rng: random.Random) -> tuple[str, str, list[str], Pend
         it = rng.choice(("it in the {zone}", "something in the {zone}", "the one in the {zone}", "that in the {zone}", "the thing in the {zone}")).format(zone=zone)
         text = commands.phrase(house, action, it, rng, common=True)
         return commands.request(text, rng), f"Which device in the {action.zone}?", keys, Pending(action, "device")
-    if form < 0.85:
+    if form < 0.85 and house.is_settable:
         action = commands.pick(house, rng, verb="set", everywhere=0.0)
         it = commands.target(house, action, rng)
         text = rng.choice(("set {it}", "change {it}", "adjust {it}", "dim {it}", "set {it} to", "change the value of {it}", "regulate {it}", "set the level of {it}")).format(it=it)

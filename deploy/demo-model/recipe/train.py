@@ -4,7 +4,7 @@
     python train.py --start ../model.safetensors --house house.json --out DIR --tokens 1000000 --peak-rate 1e-3
                                                          go on from weights, with devices and zones of your own
 
-Every 200 steps the exact replies on some held-out conversations are counted; every ten minutes the weights are written.
+Every 400 steps the exact replies on some held-out conversations are counted; every ten minutes the weights are written.
 """
 
 import argparse
@@ -64,7 +64,8 @@ def main() -> None:
     print(f"{sum(p.numel() for p in model.parameters()):,} parameters", flush=True)
     encode = Encoder(options.out)
     house, known = houses.load_or_end(options.house, arguments), terms.load()
-    held_out = {kind: check_batch(kind, house, known, encode) for kind in grammar.KINDS}
+    drawn = {kind: grammar.some_held_out(kind, CHECK_CONVERSATIONS, 0, house, known) for kind in grammar.KINDS}
+    held_out = {kind: check_batch(talks, encode) for kind, talks in drawn.items() if talks}
     started, saved, seen, step = time.time(), time.time(), 0, 0
     for ids, targets in batches(house, known, encode, options.batch_tokens, random.Random(options.seed)):
         elapsed = time.time() - started
@@ -153,10 +154,10 @@ def train_step(model: RecurrentGemma, optimizer: torch.optim.Optimizer, ids: Ten
     return loss.item()
 
 
-def check_batch(kind: str, house: houses.House, known: tuple[terms.Term, ...], encode: Encoder) -> tuple[Tensor, Tensor]:
+def check_batch(talks: list[list[grammar.Exchange]], encode: Encoder) -> tuple[Tensor, Tensor]:
     """Held-out conversations; only the last reply of each counts."""
     rows = []
-    for talk in grammar.some_held_out(kind, CHECK_CONVERSATIONS, 0, house, known):
+    for talk in talks:
         ids, targets = encode(talk)
         earlier = len(encode(talk[:-1])[0]) if len(talk) > 1 else 0
         rows.append((ids, [IGNORED] * earlier + targets[earlier:]))
