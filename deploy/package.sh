@@ -241,6 +241,8 @@ fi
 library=$repository/.cache/onnxruntime
 ! $cross || library=$library-$machine
 "$repository/deploy/fetch-onnxruntime.sh" --arch "$machine" --to "$library"
+# All of them, since cargo looks at all when it tells the notices of those that are linked in.
+cargo fetch --quiet --locked --manifest-path "$repository/Cargo.toml"
 
 # Not at once to where they go: cargo-deb removes what it finds in target/debian.
 mkdir "$work/once"
