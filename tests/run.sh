@@ -5,8 +5,9 @@
 #   tests/run.sh
 #
 # Needs Rust, a C compiler and Python's pip. What else it needs (skopeo, docker-registry, prometheus, openssl, curl, iproute2,
-# cargo-deny, Python's venv, a compiler and an emulator for arm64, systemd-analyze, lintian, cargo-deb, mmdebstrap, systemd-nspawn,
-# QEMU) it installs as root or with CI=true; otherwise it leaves that check out and names the command that installs it.
+# cargo-deny, Python's venv, torch for the recipe of the demo model, a compiler and an emulator for arm64, systemd-analyze, lintian,
+# cargo-deb, mmdebstrap, systemd-nspawn, QEMU) it installs as root or with CI=true; otherwise it leaves that check out and names the
+# command that installs it.
 #
 # All of it uses the release profile and, for what is built, one set of features: dependencies are compiled once, what is
 # tested is what runs, and only the checks that compile nothing to the end (clippy, cargo check) look at them again.
@@ -18,9 +19,11 @@ may_install=false
 if [ "$(id -u)" = 0 ] || [ "${CI-}" = true ]; then may_install=true; fi
 tools=$PWD/.cache/tools
 venv=$PWD/.cache/venv
+torch=$PWD/.cache/torch
 export PATH=$tools/bin:$PATH
 work=$(mktemp -d)
-trap 'rm -rf "$work"' EXIT
+torch_pid=''
+trap '[ -z "$torch_pid" ] || kill "$torch_pid" 2>/dev/null; rm -rf "$work"' EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM
 
@@ -100,16 +103,38 @@ arm64_kernels() {
     done
 }
 
+# environment FOLDER: a virtual environment of Python's.
+environment() {
+    [ -x "$1/bin/pip" ] || python3 -m venv "$1" >/dev/null 2>&1 && return
+    rm -rf "$1"
+    [ "$may_install" = true ] && apt_install python3-venv && python3 -m venv "$1"
+}
+
 # packages FOLDER: what tests/FOLDER/requirements.txt lists, in a virtual environment.
 packages() {
     local list=tests/$1/requirements.txt
-    if [ ! -x "$venv/bin/pip" ] && ! python3 -m venv "$venv" >/dev/null 2>&1; then
-        rm -rf "$venv"
-        [ "$may_install" = true ] && apt_install python3-venv && python3 -m venv "$venv" || return 1
-    fi
+    environment "$venv" || return
     cmp -s "$list" "$venv/installed-$1" && return
     "$venv/bin/pip" install --quiet --disable-pip-version-check -r "$list" && cp "$list" "$venv/installed-$1"
 }
+
+# What the recipe of the demo model needs are some gigabytes: they come while the rest is built.
+recipe=deploy/demo-model/recipe
+begin_torch() {
+    cmp -s "$recipe/requirements.txt" "$torch/installed" && return
+    [ "$may_install" = true ] && [ "$(df --output=avail -k . | tail -n 1)" -gt $((12 << 20)) ] && environment "$torch" || return
+    "$torch/bin/pip" install --quiet --disable-pip-version-check --no-cache-dir -r "$recipe/requirements.txt" >"$work/torch" 2>&1 &
+    torch_pid=$!
+}
+have_torch() {
+    if [ -n "$torch_pid" ]; then
+        if wait "$torch_pid"; then cp "$recipe/requirements.txt" "$torch/installed"; else tail -n 5 "$work/torch"; fi
+        torch_pid=''
+    fi
+    cmp -s "$recipe/requirements.txt" "$torch/installed"
+}
+
+training() { "$torch/bin/python" "$recipe/check.py"; }
 
 # Debian's package starts a service: it is kept from that while it is installed.
 install_prometheus() {
@@ -161,13 +186,14 @@ if command -v shellcheck >/dev/null; then
 else
     leave_out "Scripts" "apt-get install shellcheck"
 fi
-check "Data of the demo model" python3 deploy/demo-model/recipe/check_grammar.py
+check "Data of the demo model" python3 "$recipe/check_grammar.py"
 check "ONNX Runtime and crates" fetch || { summary; exit 1; }
 if have cargo-deny install_cargo_deny; then
     check "Dependencies" cargo deny --offline check -D warnings bans licenses sources
 else
     leave_out "Dependencies" "cargo install cargo-deny --locked"
 fi
+begin_torch
 check "Lints" lint
 check "Programs alone" programs_alone
 check "Build" build || { summary; exit 1; }
@@ -193,6 +219,11 @@ for tool in openssl curl; do
 done
 have ip apt_install iproute2 || leave_out "the tests of discovery on a network" "apt-get install iproute2, as root"
 check "Tests" cargo_tests
+if have_torch; then
+    check "Training of the demo model" training
+else
+    leave_out "Training of the demo model: twenty steps, and Hugging Face's forward" "root or CI=true, python3-venv, 12 GB of disk, with a network for pip"
+fi
 if have_arm64; then
     check "Kernels on arm64" arm64_kernels
 else

@@ -149,7 +149,10 @@ fn who_changed_the_models_is_told() {
     let row = ask(&daemon, &["top", "--once", "--every", "100ms", "--format", "json"]).json();
     assert_eq!(row["state"], "no_model");
     deploy(&daemon, &world::tiny("f32"));
-    let lines = objects(ask(&daemon, &["node", "audit", "--format", "json"]));
+    // Its probation ends by itself, after the deployment did.
+    let audit = || objects(ask(&daemon, &["node", "audit", "--format", "json"]));
+    until(|| audit().iter().any(|line| line["what"] == "confirmed"));
+    let lines = audit();
     let last = lines.last().unwrap().clone();
     assert!(lines.iter().any(|line| line["result"] == "done"), "{lines:?}");
     let number = last["number"].as_u64().unwrap().to_string();

@@ -27,7 +27,7 @@ fn in_every_format_and_block_size() {
         let tokens = reference::golden_tokens(&config, 80);
         for format in [WeightFormat::F32, WeightFormat::Int8, WeightFormat::Int4] {
             for block_size in [32, 64, 128] {
-                let rounded = Rounded::new(&weights, &config, format, block_size);
+                let rounded = Rounded::new(&weights, &config, format, block_size, None);
                 let expected = reference::logits(&config, &rounded, &tokens, tokens.len()).unwrap();
                 let mut graph = graph::export(&config, &weights, format, block_size, 16, 2, KernelChoice::Recurve);
                 for chunk in [1, 5, 16] {

@@ -73,7 +73,7 @@ fn write(plan: &GraphPlan, weights: &dyn Weights, dir: &Path) -> std::path::Path
     let mut names = Vec::new();
     for shard in plan.shards() {
         let mut bytes = Vec::new();
-        shard.write(weights, &mut bytes, &mut |_| {}).expect("a shard");
+        shard.write(weights, None, &mut bytes, &mut |_| {}).expect("a shard");
         assert_eq!(bytes.len() as u64, shard.bytes(), "the size that was announced");
         std::fs::write(dir.join(shard.name()), bytes).expect("a file");
         names.push(shard.name().to_owned());

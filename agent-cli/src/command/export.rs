@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use indicatif::{HumanBytes, ProgressBar, ProgressStyle};
 use recurve_author::{
-    DEFAULT_BLOCK_SIZE, DEFAULT_MAX_CHUNK, ExportError, ExportOptions, ExportRequest, Exported, Observer, PackError,
-    Phase, Source, WeightFormat, export,
+    Comparison, DEFAULT_BLOCK_SIZE, DEFAULT_MAX_CHUNK, DEFAULT_SAMPLE_TOKENS, ExportError, ExportOptions,
+    ExportRequest, Exported, Observer, PackError, Phase, Samples, Source, WeightFormat, export,
 };
 use recurve_bundle::parameter_size;
 use serde::Serialize;
@@ -20,6 +20,7 @@ use crate::output::{self, Format};
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   agent-cli export recurrentgemma-2b-it --out bundles/2b-it
+  agent-cli export recurrentgemma-2b-it --out bundles/2b-it --calibrate chats.jsonl --compare others.jsonl
   agent-cli export --random-weights config.json --out bundles/try --weights int8")]
 pub(crate) struct Args {
     /// The folder of a Hugging Face RecurrentGemma checkpoint: config.json, *.safetensors, tokenizer.json
@@ -52,6 +53,18 @@ pub(crate) struct Args {
     /// Most tokens in one step of a prefill; it fixes the size of a session's state
     #[arg(long, value_name = "N", default_value_t = DEFAULT_MAX_CHUNK)]
     max_chunk: usize,
+    /// Round int4 by what matters while the model reads this file: texts of the kind that it is for. A file that ends in .jsonl
+    /// has objects with "prompt" (as the chat template writes it) and "completion", or with "text", one a line; any other is a
+    /// text
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["random_weights", "no_tokenizer"])]
+    calibrate: Option<PathBuf>,
+    /// Say how the model reads this file after rounding and before: divergence, likeliest tokens, perplexity. Other texts than
+    /// those of --calibrate
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["random_weights", "no_tokenizer"])]
+    compare: Option<PathBuf>,
+    /// Most tokens that are read of the files of --calibrate and --compare
+    #[arg(long, value_name = "N", default_value_t = DEFAULT_SAMPLE_TOKENS)]
+    sample_tokens: usize,
     /// How to print the result
     #[arg(long, value_enum, default_value_t = Format::Text)]
     format: Format,
@@ -123,6 +136,11 @@ fn request(args: &Args) -> Result<ExportRequest, Failure> {
         overwrite: args.overwrite,
         name: args.name.clone(),
         options: ExportOptions { weights, block_size: args.block_size, max_chunk: args.max_chunk },
+        samples: Samples {
+            calibrate: args.calibrate.clone(),
+            compare: args.compare.clone(),
+            tokens: args.sample_tokens,
+        },
     })
 }
 
@@ -183,10 +201,12 @@ impl Bar {
 impl Observer for Bar {
     fn phase(&self, phase: Phase) {
         match phase {
+            Phase::Calibrate(values) => self.begin(values, "finding out what matters {bar:30} {percent}% {eta}"),
             Phase::Weights(bytes) => {
                 self.begin(bytes, "writing weights {bar:30} {bytes}/{total_bytes} {bytes_per_sec} {eta}");
             }
             Phase::Golden(values) => self.begin(values, "computing the golden test {bar:30} {percent}% {eta}"),
+            Phase::Compare(values) => self.begin(values, "comparing with the checkpoint {bar:30} {percent}% {eta}"),
             Phase::Finish => self.begin(0, "finishing"),
         }
     }
@@ -217,6 +237,16 @@ fn summary(exported: &Exported, args: &Args) -> String {
     );
     if let Some((name, error)) = worst(exported) {
         text.push_str(&format!("worst error {:.2} % RMS, in {name}\n", 100.0 * error));
+    }
+    if let Some(comparison) = &exported.comparison {
+        text.push_str(&format!(
+            "against f32 perplexity {:.4}, {:+.2} %; same likeliest token {:.2} %; mean KL {:.2e} ({} tokens)\n",
+            comparison.perplexity,
+            100.0 * comparison.loss(),
+            100.0 * comparison.top1_agreement,
+            comparison.mean_kl,
+            comparison.tokens,
+        ));
     }
     if !exported.tokenizer {
         text.push_str("tokenizer   none: it takes and gives token ids only\n");
@@ -249,6 +279,8 @@ struct Report<'a> {
     worst_tensor: Option<&'a str>,
     /// Root mean square of its error over that of its values.
     worst_relative_rms: Option<f64>,
+    /// How the stored weights read the file of --compare.
+    comparison: Option<&'a Comparison>,
 }
 
 impl<'a> Report<'a> {
@@ -267,6 +299,7 @@ impl<'a> Report<'a> {
             tokenizer: exported.tokenizer,
             worst_tensor: worst.map(|(name, _)| name),
             worst_relative_rms: worst.map(|(_, error)| error),
+            comparison: exported.comparison.as_ref(),
         }
     }
 }

@@ -52,7 +52,12 @@ pub(crate) async fn run(args: Args) -> Result<(), Failure> {
 }
 
 async fn list(operator: &mut Operator, format: Format) -> Result<(), Failure> {
-    let models = operator.list().await?;
+    let mut models = operator.list().await?;
+    // What is served first, then what is gone back to; the others by name.
+    models.sort_by(|a, b| {
+        let key = |model: &Model| (!model.active, !model.previous);
+        key(a).cmp(&key(b)).then_with(|| (&a.name, &a.bundle).cmp(&(&b.name, &b.bundle)))
+    });
     if format == Format::Json {
         return output::json(&models.iter().map(Listed::from).collect::<Vec<_>>());
     }

@@ -7,6 +7,8 @@ use recurve_bundle::{Golden, ModelInfo, parameter_size};
 use recurve_model::TensorReport;
 use serde::Serialize;
 
+use crate::compare::Comparison;
+
 /// The file `quantization.json`: how far every matrix moved when it was stored.
 #[derive(Debug, Serialize)]
 pub(crate) struct QuantizationReport<'a> {
@@ -16,6 +18,12 @@ pub(crate) struct QuantizationReport<'a> {
     pub(crate) weights: &'a str,
     /// The largest block that was asked for.
     pub(crate) block_size: Option<u32>,
+    /// How many tokens the model read to find out what matters in each matrix.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) calibration_tokens: Option<u64>,
+    /// How the stored weights read the texts that they were to be judged by.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) comparison: Option<&'a Comparison>,
     /// In the order of the shards.
     pub(crate) tensors: &'a [TensorReport],
 }
@@ -25,7 +33,7 @@ pub(crate) fn card(
     own: Option<&str>,
     info: &ModelInfo,
     bytes: u64,
-    reports: &[TensorReport],
+    report: &QuantizationReport<'_>,
     golden: &Golden,
 ) -> String {
     let mut card = match own {
@@ -33,7 +41,7 @@ pub(crate) fn card(
         None => format!("# {}\n\nA RecurrentGemma model, exported to ONNX by Recurve.\n\n", info.name),
     };
     // Writing to a String cannot fail.
-    let _ = section(&mut card, info, bytes, reports, golden);
+    let _ = section(&mut card, info, bytes, report, golden);
     card
 }
 
@@ -41,7 +49,7 @@ fn section(
     card: &mut String,
     info: &ModelInfo,
     bytes: u64,
-    reports: &[TensorReport],
+    report: &QuantizationReport<'_>,
     golden: &Golden,
 ) -> std::fmt::Result {
     let weights = match info.block_size {
@@ -54,6 +62,12 @@ fn section(
     writeln!(card, "| Weights | {weights} |")?;
     writeln!(card, "| Size of the weights | {bytes} bytes |")?;
     writeln!(card, "| State of one session | {} bytes |", info.state_bytes())?;
+    if let Some(tokens) = report.calibration_tokens {
+        writeln!(card, "| Rounded by what matters over | {tokens} tokens |")?;
+    }
+    if let Some(comparison) = report.comparison {
+        compared(card, comparison)?;
+    }
     writeln!(
         card,
         "\nError of each group of matrices: root mean square of the error over that of the values, for the group and for \
@@ -61,7 +75,7 @@ fn section(
     )?;
     writeln!(card, "| group | matrices | stored as | relative RMS | worst | largest error |")?;
     writeln!(card, "|---|---|---|---|---|---|")?;
-    for (name, group) in groups(reports) {
+    for (name, group) in groups(report.tensors) {
         writeln!(
             card,
             "| {name} | {} | {} | {:.2e} | {:.2e} | {:.2e} |",
@@ -79,6 +93,19 @@ fn section(
         golden.tokens.len(),
         golden.positions
     )
+}
+
+fn compared(card: &mut String, comparison: &Comparison) -> std::fmt::Result {
+    let Comparison { tokens, mean_kl, top1_agreement, perplexity_f32, perplexity } = comparison;
+    writeln!(
+        card,
+        "\nAgainst the checkpoint in f32, over {tokens} tokens of the texts that were given to compare them:\n"
+    )?;
+    writeln!(card, "| | |\n|---|---|")?;
+    writeln!(card, "| Mean KL divergence | {mean_kl:.2e} nats |")?;
+    writeln!(card, "| Same likeliest token | {:.2} % |", 100.0 * top1_agreement)?;
+    writeln!(card, "| Perplexity, in f32 | {perplexity_f32:.4} |")?;
+    writeln!(card, "| Perplexity, as stored | {perplexity:.4} ({:+.2} %) |", 100.0 * comparison.loss())
 }
 
 /// Matrices with the same place in their layers, by name.

@@ -22,6 +22,9 @@ pub enum ExportError {
     /// The golden test could not be computed.
     #[error("the golden test could not be computed: {0}")]
     Golden(WeightsError),
+    /// The model could not read its samples.
+    #[error("the samples could not be read by the model: {0}")]
+    Sample(WeightsError),
     /// The bundle could not be written.
     #[error(transparent)]
     Pack(#[from] PackError),

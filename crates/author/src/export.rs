@@ -8,17 +8,19 @@ use recurve_bundle::{
     ModelInfo, StateInfo, StateKind, Tolerance, file, parameter_size,
 };
 use recurve_model::{
-    Checkpoint, ExportOptions, GraphPlan, ModelConfig, RandomWeights, Rounded, StateSpec, TensorReport, WeightFormat,
-    Weights, quantize, reference,
+    Checkpoint, ExportOptions, GraphPlan, Importance, ModelConfig, RandomWeights, Rounded, StateSpec, TensorReport,
+    WeightFormat, Weights, quantize, reference,
 };
 
 use crate::card::{self, QuantizationReport};
+use crate::compare::{Comparison, compare};
 use crate::error::ExportError;
 use crate::generation::{self, Generation};
 use crate::json;
 use crate::name;
 use crate::pack::{self, BundleWriter};
-use crate::tokenizer;
+use crate::sample::{Text, Tokens};
+use crate::tokenizer::{self, Tokenizer};
 use crate::watch::{Counted, Observer, Phase, Watched};
 
 /// Values that share a scale unless told otherwise. 64 stays close to the accuracy of 32 with half its scales, and
@@ -26,6 +28,9 @@ use crate::watch::{Counted, Observer, Phase, Watched};
 pub const DEFAULT_BLOCK_SIZE: usize = 64;
 /// Most tokens in one step of a row unless told otherwise.
 pub const DEFAULT_MAX_CHUNK: usize = 128;
+
+/// Tokens of a file of samples that are read unless told otherwise: enough for the mean square of every column.
+pub const DEFAULT_SAMPLE_TOKENS: usize = 4096;
 
 /// Tokens of the golden test.
 const GOLDEN_TOKENS: usize = 16;
@@ -51,6 +56,26 @@ pub struct ExportRequest {
     pub name: Option<String>,
     /// How the weights are stored, and the size of the rings.
     pub options: ExportOptions,
+    /// By which texts the quantization is made and judged.
+    pub samples: Samples,
+}
+
+/// Texts of the kind that the model is for: a file that ends in `.jsonl` has objects with `prompt` and `completion`, or with
+/// `text`, one a line; any other file is a text.
+#[derive(Debug, Clone)]
+pub struct Samples {
+    /// 4-bit values are rounded by what matters while the model reads these.
+    pub calibrate: Option<PathBuf>,
+    /// The bundle's report says how the model reads these after rounding, and before.
+    pub compare: Option<PathBuf>,
+    /// Most tokens of each.
+    pub tokens: usize,
+}
+
+impl Default for Samples {
+    fn default() -> Self {
+        Self { calibrate: None, compare: None, tokens: DEFAULT_SAMPLE_TOKENS }
+    }
 }
 
 /// Where weights come from.
@@ -83,14 +108,23 @@ pub struct Exported {
     pub bytes: u64,
     /// How far every matrix moved, in the order of the shards.
     pub reports: Vec<TensorReport>,
+    /// How the stored weights read the texts that they were to be judged by.
+    pub comparison: Option<Comparison>,
     /// Whether text can go in and come out.
     pub tokenizer: bool,
+}
+
+/// The texts of a request, as tokens.
+#[derive(Default)]
+struct Texts {
+    calibrate: Option<Vec<Text>>,
+    compare: Option<Vec<Text>>,
 }
 
 /// What lies beside the weights in a checkpoint.
 struct Companions {
     generation: Generation,
-    tokenizer: Option<Vec<u8>>,
+    tokenizer: Option<Tokenizer>,
     chat_template: Option<String>,
     card: Option<String>,
 }
@@ -115,15 +149,17 @@ fn prepare_and_write(
     cancel: &AtomicBool,
 ) -> Result<Exported, ExportError> {
     check_options(&request.options)?;
+    check_samples(request)?;
     let given = request.name.as_deref().map(name::check).transpose()?;
     match &request.source {
         Source::Checkpoint { dir, tokenizer } => {
             let config = ModelConfig::read(&dir.join("config.json"))?;
             let companions = companions(dir, &config, *tokenizer)?;
+            let texts = texts(&request.samples, &config, &companions)?;
             let weights = Checkpoint::open(dir, &config)?;
             let name = given.unwrap_or_else(|| name::of_checkpoint(dir));
             let weights = Watched { weights: &weights, cancel };
-            write(request, name, &config, &weights, &companions, observer)
+            write(request, name, &config, &weights, &companions, &texts, observer)
         }
         Source::Random { config, seed } => {
             let config = ModelConfig::read(config)?;
@@ -139,7 +175,8 @@ fn prepare_and_write(
                 chat_template: None,
                 card: None,
             };
-            write(request, name, &config, &Watched { weights: &weights, cancel }, &companions, observer)
+            let weights = Watched { weights: &weights, cancel };
+            write(request, name, &config, &weights, &companions, &Texts::default(), observer)
         }
     }
 }
@@ -154,6 +191,42 @@ fn check_options(options: &ExportOptions) -> Result<(), ExportError> {
         return refuse("--max-chunk", options.max_chunk, format!("allowed are 1 to {MOST_CHUNK}"));
     }
     Ok(())
+}
+
+fn check_samples(request: &ExportRequest) -> Result<(), ExportError> {
+    let Samples { calibrate, compare, tokens } = &request.samples;
+    for (option, path) in [("--calibrate", calibrate), ("--compare", compare)] {
+        let Some(path) = path else { continue };
+        let refuse = |problem: &str| {
+            let (value, problem) = (path.display().to_string(), problem.to_owned());
+            Err(ExportError::Option { option, value, problem })
+        };
+        if !matches!(request.source, Source::Checkpoint { tokenizer: true, .. }) {
+            return refuse(
+                "a text is read with the checkpoint's tokenizer: neither random weights nor --no-tokenizer go with it",
+            );
+        }
+        if option == "--calibrate" && request.options.weights != WeightFormat::Int4 {
+            return refuse("only int4 is rounded by what matters: leave it out, or pass --weights int4");
+        }
+    }
+    if *tokens == 0 {
+        let problem = "at least 1 token must be read".to_owned();
+        return Err(ExportError::Option { option: "--sample-tokens", value: tokens.to_string(), problem });
+    }
+    Ok(())
+}
+
+/// Reads the files of samples.
+fn texts(samples: &Samples, config: &ModelConfig, companions: &Companions) -> Result<Texts, ExportError> {
+    let read = |path: &Option<PathBuf>| match (path, &companions.tokenizer) {
+        (Some(path), Some(Tokenizer { parsed, .. })) => {
+            let tokens = Tokens { tokenizer: parsed, config, bos_token: companions.generation.bos_token };
+            tokens.read(path, samples.tokens).map(Some)
+        }
+        _ => Ok(None),
+    };
+    Ok(Texts { calibrate: read(&samples.calibrate)?, compare: read(&samples.compare)? })
 }
 
 fn companions(dir: &Path, config: &ModelConfig, with_tokenizer: bool) -> Result<Companions, ExportError> {
@@ -176,6 +249,7 @@ fn write(
     config: &ModelConfig,
     weights: &dyn Weights,
     companions: &Companions,
+    texts: &Texts,
     observer: &dyn Observer,
 ) -> Result<Exported, ExportError> {
     let plan = GraphPlan::new(config, &request.options);
@@ -185,11 +259,17 @@ fn write(
     let weight_bytes = plan.shards().iter().map(|shard| shard.bytes()).sum();
     bundle.reserve(weight_bytes + ROOM_FOR_THE_REST)?;
 
+    let importance = match &texts.calibrate {
+        Some(texts) => Some(importance(config, weights, texts, observer)?),
+        None => None,
+    };
+    let rounded =
+        Rounded::new(weights, config, request.options.weights, request.options.block_size, importance.as_ref());
     observer.phase(Phase::Weights(weight_bytes));
-    let (blobs, reports) = write_shards(&mut bundle, &plan, weights, observer)?;
+    let (blobs, reports) = write_shards(&mut bundle, &plan, weights, importance.as_ref(), observer)?;
     bundle.add(file::GRAPH, MEDIA_WEIGHT_CONFIG, &plan.graph(&blobs))?;
     if let Some(tokenizer) = &companions.tokenizer {
-        bundle.add(file::TOKENIZER, MEDIA_WEIGHT_CONFIG, tokenizer)?;
+        bundle.add(file::TOKENIZER, MEDIA_WEIGHT_CONFIG, &tokenizer.file)?;
     }
     if let Some(template) = &companions.chat_template {
         bundle.add(file::CHAT_TEMPLATE, MEDIA_WEIGHT_CONFIG, template.as_bytes())?;
@@ -198,18 +278,28 @@ fn write(
     bundle.add(file::GENERATION, MEDIA_WEIGHT_CONFIG, &defaults)?;
 
     observer.phase(Phase::Golden(config.parameters()));
-    let golden = golden(config, &request.options, weights, observer)?;
+    let golden = golden(config, &request.options, &rounded, observer)?;
     bundle.add(file::GOLDEN, MEDIA_WEIGHT_CONFIG, &golden.to_bytes()?)?;
+    let comparison = match &texts.compare {
+        Some(texts) => Some(judge(config, weights, &rounded, texts, observer)?),
+        None => None,
+    };
 
     observer.phase(Phase::Finish);
-    let report =
-        QuantizationReport { format: 1, weights: &info.weights, block_size: info.block_size, tensors: &reports };
+    let report = QuantizationReport {
+        format: 1,
+        weights: &info.weights,
+        block_size: info.block_size,
+        calibration_tokens: texts.calibrate.as_deref().map(count_tokens),
+        comparison: comparison.as_ref(),
+        tensors: &reports,
+    };
     bundle.add(file::QUANTIZATION, MEDIA_DOC, &pack::pretty(&report, file::QUANTIZATION)?)?;
-    let card = card::card(companions.card.as_deref(), &info, weight_bytes, &reports, &golden);
+    let card = card::card(companions.card.as_deref(), &info, weight_bytes, &report, &golden);
     bundle.add(file::CARD, MEDIA_DOC, card.as_bytes())?;
     let packed = bundle.finish(&info)?;
     let tokenizer = companions.tokenizer.is_some();
-    Ok(Exported { info, digest: packed.digest, bytes: packed.bytes, reports, tokenizer })
+    Ok(Exported { info, digest: packed.digest, bytes: packed.bytes, reports, comparison, tokenizer })
 }
 
 /// Writes every weight shard. Gives the names of their blobs, and the error of every matrix.
@@ -217,6 +307,7 @@ fn write_shards(
     bundle: &mut BundleWriter,
     plan: &GraphPlan,
     weights: &dyn Weights,
+    importance: Option<&Importance>,
     observer: &dyn Observer,
 ) -> Result<(Vec<String>, Vec<TensorReport>), ExportError> {
     let mut blobs = Vec::new();
@@ -224,7 +315,7 @@ fn write_shards(
     for shard in plan.shards() {
         let filepath = format!("{}/{}.bin", file::WEIGHTS, shard.name());
         let (digest, report) = bundle.stream(&filepath, MEDIA_WEIGHT, |out| {
-            shard.write(weights, out, &mut |bytes| observer.advance(bytes)).map_err(ExportError::from)
+            shard.write(weights, importance, out, &mut |bytes| observer.advance(bytes)).map_err(ExportError::from)
         })?;
         blobs.push(digest.hex());
         reports.extend(report);
@@ -232,17 +323,46 @@ fn write_shards(
     Ok((blobs, reports))
 }
 
+/// How many tokens the model reads of these.
+fn count_tokens(texts: &[Text]) -> u64 {
+    texts.iter().map(|text| text.tokens.len() as u64).sum()
+}
+
+/// What matters while the checkpoint reads these texts.
+fn importance(
+    config: &ModelConfig,
+    weights: &dyn Weights,
+    texts: &[Text],
+    observer: &dyn Observer,
+) -> Result<Importance, ExportError> {
+    observer.phase(Phase::Calibrate(config.parameters() * texts.len() as u64));
+    let tokens = texts.iter().map(|text| text.tokens.as_slice());
+    reference::importance(config, &Counted { weights, observer }, tokens).map_err(ExportError::Sample)
+}
+
+/// How the stored weights read these texts, against those of the checkpoint.
+fn judge(
+    config: &ModelConfig,
+    weights: &dyn Weights,
+    stored: &dyn Weights,
+    texts: &[Text],
+    observer: &dyn Observer,
+) -> Result<Comparison, ExportError> {
+    observer.phase(Phase::Compare(2 * config.parameters() * texts.len() as u64));
+    let (original, stored) = (Counted { weights, observer }, Counted { weights: stored, observer });
+    compare(config, &original, &stored, texts).map_err(ExportError::Sample)
+}
+
 /// The golden test of the weights as the bundle holds them.
 fn golden(
     config: &ModelConfig,
     options: &ExportOptions,
-    weights: &dyn Weights,
+    stored: &dyn Weights,
     observer: &dyn Observer,
 ) -> Result<Golden, ExportError> {
     let tokens = reference::golden_tokens(config, GOLDEN_TOKENS);
     let positions = (GOLDEN_BYTES / (4 * config.vocab_size)).clamp(1, GOLDEN_POSITIONS);
-    let rounded = Rounded::new(weights, config, options.weights, options.block_size);
-    let counted = Counted { weights: &rounded, observer };
+    let counted = Counted { weights: stored, observer };
     let logits = reference::logits(config, &counted, &tokens, positions).map_err(ExportError::Golden)?;
     let tolerance = match options.weights {
         WeightFormat::F32 => Tolerance::MaxAbs,

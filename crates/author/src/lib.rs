@@ -3,6 +3,7 @@
 //! The daemon does not depend on this crate.
 
 mod card;
+mod compare;
 mod error;
 mod export;
 mod generation;
@@ -11,12 +12,16 @@ mod layout;
 mod name;
 mod pack;
 mod place;
+mod sample;
 mod tokenizer;
 pub mod trust;
 mod watch;
 
+pub use compare::Comparison;
 pub use error::ExportError;
-pub use export::{DEFAULT_BLOCK_SIZE, DEFAULT_MAX_CHUNK, ExportRequest, Exported, Source, export};
+pub use export::{
+    DEFAULT_BLOCK_SIZE, DEFAULT_MAX_CHUNK, DEFAULT_SAMPLE_TOKENS, ExportRequest, Exported, Samples, Source, export,
+};
 pub use layout::{IncomingBlob, LayoutWriter};
 pub use pack::{BundleWriter, PackError, Packed};
 pub use recurve_model::{ExportOptions, ShardError, TensorReport, WeightFormat};

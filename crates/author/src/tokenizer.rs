@@ -7,7 +7,7 @@ use recurve_model::ModelConfig;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 use serde_json::Value;
-use tokenizers::pipeline::EncodeOptions;
+use tokenizers::pipeline::{EncodeOptions, PipelineTokenizer};
 
 use crate::error::ExportError;
 use crate::json::{self, Object};
@@ -15,8 +15,16 @@ use crate::json::{self, Object};
 /// Most bytes of a `tokenizer.json`.
 const MAX_TOKENIZER_BYTES: u64 = 128 << 20;
 
+/// A checkpoint's tokenizer.
+pub(crate) struct Tokenizer {
+    /// `tokenizer.json` as it is.
+    pub(crate) file: Vec<u8>,
+    /// What it says.
+    pub(crate) parsed: PipelineTokenizer,
+}
+
 /// Reads `tokenizer.json` and checks that it is a tokenizer whose every token the model knows.
-pub(crate) fn read(dir: &Path, config: &ModelConfig) -> Result<Vec<u8>, ExportError> {
+pub(crate) fn read(dir: &Path, config: &ModelConfig) -> Result<Tokenizer, ExportError> {
     let path = dir.join("tokenizer.json");
     let Some(bytes) = json::read_optional(&path, MAX_TOKENIZER_BYTES)? else {
         return Err(ExportError::NoTokenizer { path });
@@ -37,7 +45,7 @@ pub(crate) fn read(dir: &Path, config: &ModelConfig) -> Result<Vec<u8>, ExportEr
             config.vocab_size
         ))),
         None => Err(refuse("has no tokens".to_owned())),
-        Some(_) => Ok(bytes),
+        Some(_) => Ok(Tokenizer { file: bytes, parsed: tokenizer }),
     }
 }
 

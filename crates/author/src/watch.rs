@@ -9,10 +9,14 @@ use recurve_model::{Weights, WeightsError};
 /// What an export is doing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Phase {
+    /// Finding out what matters in each matrix, which reads about this many weights.
+    Calibrate(u64),
     /// Writing this many bytes of weights.
     Weights(u64),
     /// Computing the golden test, which reads about this many weights.
     Golden(u64),
+    /// Comparing what was stored with the checkpoint, which reads about this many weights.
+    Compare(u64),
     /// Writing the rest and putting the bundle in its place.
     Finish,
 }

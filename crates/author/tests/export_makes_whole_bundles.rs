@@ -8,7 +8,7 @@ use std::sync::Mutex;
 use std::sync::atomic::AtomicBool;
 
 use recurve_author::{
-    ExportError, ExportOptions, ExportRequest, Exported, Observer, PackError, Phase, Source, WeightFormat,
+    ExportError, ExportOptions, ExportRequest, Exported, Observer, PackError, Phase, Samples, Source, WeightFormat,
 };
 use recurve_bundle::{Bundle, Tolerance, file};
 use recurve_model::{ModelConfig, RandomWeights, Rounded, Weights as _, reference, shapes};
@@ -100,6 +100,7 @@ impl World {
             overwrite: false,
             name: None,
             options: ExportOptions { weights, block_size: 64, max_chunk: 8 },
+            samples: Samples::default(),
         }
     }
 
@@ -163,7 +164,7 @@ fn the_golden_test_is_the_oracles_answer_of_the_stored_weights() {
         export(&world.request(format.word(), format)).unwrap();
         let golden = Bundle::open(&world.path(format.word())).unwrap().golden().unwrap();
         let weights = RandomWeights::new(&config, 3);
-        let rounded = Rounded::new(&weights, &config, format, 64);
+        let rounded = Rounded::new(&weights, &config, format, 64, None);
         let logits = reference::logits(&config, &rounded, &golden.tokens, 4).unwrap();
         assert_eq!((golden.tokens.len(), golden.positions, golden.tolerance), (16, 4, tolerance));
         assert_eq!(golden.logits, logits);
@@ -258,7 +259,69 @@ const WRONG: &[(&str, Change)] = &[
     ("--name a/b: allowed are", |_, request| request.name = Some("a/b".to_owned())),
     ("--block-size 48: allowed are", |_, request| request.options.block_size = 48),
     ("--max-chunk 0: allowed are", |_, request| request.options.max_chunk = 0),
+    ("--sample-tokens 0: at least 1", |_, request| request.samples.tokens = 0),
+    ("no-such.jsonl: there is no such file", |world, request| {
+        request.samples.compare = Some(world.path("hf/no-such.jsonl"));
+    }),
+    ("only int4 is rounded by what matters", |world, request| {
+        request.options.weights = WeightFormat::Int8;
+        request.samples.calibrate = Some(world.path("hf/README.md"));
+    }),
+    ("a text is read with the checkpoint's tokenizer", |world, request| {
+        request.source = Source::Checkpoint { dir: world.path("hf"), tokenizer: false };
+        request.samples.compare = Some(world.path("hf/README.md"));
+    }),
 ];
+
+/// Texts of words that the tokenizer knows.
+fn texts(first: usize) -> String {
+    let line = |line: usize| {
+        let words = |from: usize| -> Vec<String> { (0..9).map(|i| format!("t{}", (from + i * i) % 47)).collect() };
+        format!(
+            "{}\n",
+            json!({"prompt": words(first + line).join(" "), "completion": words(first + 3 * line).join(" ")})
+        )
+    };
+    (0..12).map(line).collect()
+}
+
+#[test]
+fn a_quantization_is_made_and_judged_by_texts() {
+    let world = World::new();
+    fs::write(world.path("mine.jsonl"), texts(1)).unwrap();
+    fs::write(world.path("others.jsonl"), texts(20)).unwrap();
+    let samples = |calibrate: Option<&str>| Samples {
+        calibrate: calibrate.map(|name| world.path(name)),
+        compare: Some(world.path("others.jsonl")),
+        tokens: 150,
+    };
+    let request =
+        |out, weights, calibrate| ExportRequest { samples: samples(calibrate), ..world.request(out, weights) };
+    let exact = export(&request("f32", WeightFormat::F32, None)).unwrap().comparison.unwrap();
+    assert_eq!((exact.mean_kl, exact.top1_agreement), (0.0, 1.0));
+    assert_eq!(exact.perplexity, exact.perplexity_f32);
+    // The last of the texts is cut where the limit is.
+    assert!(exact.tokens > 50 && exact.tokens < 150, "{}", exact.tokens);
+
+    let plain = export(&request("plain", WeightFormat::Int4, None)).unwrap();
+    let weighed = export(&request("weighed", WeightFormat::Int4, Some("mine.jsonl"))).unwrap();
+    assert_ne!(plain.digest, weighed.digest);
+    // Of the weights alone, the plain rounding has the least error.
+    let error = |reports: &[recurve_author::TensorReport]| -> f64 { reports.iter().map(|r| r.relative_rms).sum() };
+    assert!(error(&plain.reports) < error(&weighed.reports));
+    let (before, after) = (plain.comparison.unwrap(), weighed.comparison.unwrap());
+    assert!(before.mean_kl > 0.0 && after.mean_kl > 0.0 && before != after, "{before:?}, then {after:?}");
+
+    let bundle = Bundle::open(&world.path("weighed")).unwrap();
+    let report: Value = serde_json::from_str(&text(&bundle, file::QUANTIZATION)).unwrap();
+    assert_eq!(report["calibration_tokens"], 150);
+    assert_eq!(report["comparison"]["tokens"], after.tokens);
+    let card = text(&bundle, file::CARD);
+    assert!(card.contains("| Rounded by what matters over | 150 tokens |"), "{card}");
+    assert!(card.contains(&format!("| Mean KL divergence | {:.2e} nats |", after.mean_kl)), "{card}");
+    // The golden test is of the weights as they were rounded.
+    bundle.golden().unwrap();
+}
 
 #[test]
 fn each_wrong_input_has_its_own_message_and_leaves_nothing() {

@@ -17,7 +17,7 @@ mod weights;
 pub use checkpoint::{Checkpoint, CheckpointError};
 pub use config::{BlockType, ConfigError, ModelConfig};
 pub use graph::{ExportOptions, GraphPlan};
-pub use quantize::{Rounded, WeightFormat};
+pub use quantize::{Importance, Rounded, WeightFormat};
 pub use random::RandomWeights;
 pub use shapes::{StateKind, StateSpec};
 pub use shard::{Shard, ShardError, TensorReport};

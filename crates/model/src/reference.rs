@@ -5,9 +5,13 @@
 //!
 //! The mathematics is that of Hugging Face's `modeling_recurrent_gemma.py` without cache.
 
+use std::cell::RefCell;
+
 use rayon::prelude::*;
 
 use crate::config::{BlockType, ModelConfig};
+use crate::quantize::Importance;
+use crate::quantize::importance::Inputs;
 use crate::shapes::{EMBEDDING, FINAL_NORM, layer_tensor};
 use crate::shard::log_decay;
 use crate::weights::{Weights, WeightsError};
@@ -28,9 +32,32 @@ pub fn logits(
     tokens: &[u32],
     last: usize,
 ) -> Result<Vec<f32>, WeightsError> {
+    forward(&Network { config, weights, inputs: None }, tokens, last)
+}
+
+/// What flows into each matrix while the model reads these texts, each from its beginning.
+///
+/// # Errors
+/// The weights cannot be read.
+///
+/// # Panics
+/// If a token is not below the vocabulary size.
+pub fn importance<'a>(
+    config: &ModelConfig,
+    weights: &dyn Weights,
+    texts: impl Iterator<Item = &'a [u32]>,
+) -> Result<Importance, WeightsError> {
+    let inputs = RefCell::new(Inputs::default());
+    for tokens in texts {
+        forward(&Network { config, weights, inputs: Some(&inputs) }, tokens, tokens.len())?;
+    }
+    Ok(inputs.into_inner().importance())
+}
+
+fn forward(net: &Network<'_>, tokens: &[u32], last: usize) -> Result<Vec<f32>, WeightsError> {
+    let Network { config, weights, .. } = *net;
     assert!(tokens.iter().all(|&token| (token as usize) < config.vocab_size), "tokens of the vocabulary");
     assert!(last <= tokens.len(), "no more positions than tokens");
-    let net = Network { config, weights };
     let hidden = config.hidden_size;
     let mut x = vec![0.0; tokens.len() * hidden];
     for (&token, row) in tokens.iter().zip(x.chunks_exact_mut(hidden)) {
@@ -70,6 +97,8 @@ pub fn golden_tokens(config: &ModelConfig, count: usize) -> Vec<u32> {
 struct Network<'a> {
     config: &'a ModelConfig,
     weights: &'a dyn Weights,
+    /// Takes what flows into the matrices, where that is asked for.
+    inputs: Option<&'a RefCell<Inputs>>,
 }
 
 impl Network<'_> {
@@ -89,6 +118,9 @@ impl Network<'_> {
 
     /// `x [tokens, columns]` times the transpose of the matrix: `[tokens, rows]`.
     fn product(&self, x: &[f32], matrix: &str, rows: usize, columns: usize) -> Result<Vec<f32>, WeightsError> {
+        if let Some(inputs) = self.inputs {
+            inputs.borrow_mut().add(matrix, x, columns);
+        }
         let tokens = x.len() / columns;
         let mut out = vec![0.0; tokens * rows];
         let run = (ROWS_IN_MEMORY / columns).clamp(1, rows);

@@ -6,8 +6,8 @@ use rayon::prelude::*;
 use serde::Serialize;
 
 use crate::builder::Val;
-use crate::quantize::Blocks;
 use crate::quantize::distortion::Distortion;
+use crate::quantize::{Blocks, Importance};
 use crate::weights::{Weights, WeightsError};
 use recurve_onnx::{DataType, EXTERNAL, StringStringEntryProto, TensorProto};
 
@@ -228,34 +228,41 @@ impl Shard {
     }
 
     /// Writes all of it to `out`, which gets exactly [`Shard::bytes`] bytes; calls `progress` with the bytes written
-    /// since the last call. Returns a report for each matrix.
+    /// since the last call. 4-bit values are rounded for the least error by `importance`, where there is one. Returns a
+    /// report for each matrix.
     ///
     /// # Errors
     /// Weights cannot be read or are not finite, or `out` fails.
     pub fn write(
         &self,
         weights: &dyn Weights,
+        importance: Option<&Importance>,
         out: &mut dyn Write,
         progress: &mut dyn FnMut(u64),
     ) -> Result<Vec<TensorReport>, ShardError> {
         let mut sink = Sink { out, progress, position: 0 };
         let mut reports = Vec::new();
         for entry in &self.entries {
-            reports.extend(entry.write(weights, &mut sink)?);
+            reports.extend(entry.write(weights, importance, &mut sink)?);
         }
         Ok(reports)
     }
 }
 
 impl Entry {
-    fn write(&self, weights: &dyn Weights, sink: &mut Sink<'_>) -> Result<Option<TensorReport>, ShardError> {
+    fn write(
+        &self,
+        weights: &dyn Weights,
+        importance: Option<&Importance>,
+        sink: &mut Sink<'_>,
+    ) -> Result<Option<TensorReport>, ShardError> {
         sink.pad_to(self.offsets[0])?;
         let values = match &self.recipe {
             Recipe::Matrix { sources, columns, blocks } => {
                 let matrix = Matrix { sources, columns: *columns };
                 let distortion = match blocks {
                     None => matrix.write_f32(weights, sink)?,
-                    Some(blocks) => matrix.write_quantized(weights, *blocks, self.offsets[1], sink)?,
+                    Some(blocks) => matrix.write_quantized(weights, importance, *blocks, self.offsets[1], sink)?,
                 };
                 return Ok(Some(TensorReport {
                     name: self.name.clone(),
@@ -309,11 +316,11 @@ struct Matrix<'a> {
 }
 
 impl Matrix<'_> {
-    /// Calls `each` with runs of whole rows, in order.
+    /// Calls `each` with runs of whole rows, in order, and with the tensor that they are of.
     fn stream(
         &self,
         weights: &dyn Weights,
-        mut each: impl FnMut(&[f32]) -> Result<(), ShardError>,
+        mut each: impl FnMut(&str, &[f32]) -> Result<(), ShardError>,
     ) -> Result<(), ShardError> {
         let per_run = (STREAMED_VALUES / self.columns).max(1);
         let mut buffer = Vec::new();
@@ -323,7 +330,7 @@ impl Matrix<'_> {
                 let run = per_run.min(rows - row);
                 buffer.resize(run * self.columns, 0.0);
                 weights.read(source, row * self.columns, &mut buffer)?;
-                each(&buffer)?;
+                each(source, &buffer)?;
                 row += run;
             }
         }
@@ -332,7 +339,7 @@ impl Matrix<'_> {
 
     fn write_f32(&self, weights: &dyn Weights, sink: &mut Sink<'_>) -> Result<Distortion, ShardError> {
         let mut distortion = Distortion::default();
-        self.stream(weights, |values| {
+        self.stream(weights, |_, values| {
             distortion.add(values, values);
             sink.write_f32(values)
         })?;
@@ -342,6 +349,7 @@ impl Matrix<'_> {
     fn write_quantized(
         &self,
         weights: &dyn Weights,
+        importance: Option<&Importance>,
         blocks: Blocks,
         scales_offset: u64,
         sink: &mut Sink<'_>,
@@ -349,7 +357,8 @@ impl Matrix<'_> {
         let columns = self.columns;
         let mut all_scales = Vec::with_capacity(count_rows(self.sources) * columns / blocks.size);
         let mut distortion = Distortion::default();
-        self.stream(weights, |values| {
+        self.stream(weights, |source, values| {
+            let importance = importance.and_then(|importance| importance.of(source));
             let mut bytes = vec![0; blocks.bytes(values.len())];
             let mut scales = vec![0.0; values.len() / blocks.size];
             let rows: Vec<Distortion> = values
@@ -359,7 +368,7 @@ impl Matrix<'_> {
                 .map_init(
                     || vec![0.0; columns],
                     |back, ((values, bytes), scales)| {
-                        blocks.quantize(values, bytes, scales);
+                        blocks.quantize(values, importance, bytes, scales);
                         blocks.dequantize(bytes, scales, back);
                         let mut row = Distortion::default();
                         row.add(values, back);

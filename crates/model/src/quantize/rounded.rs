@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use rayon::prelude::*;
 
-use super::{Blocks, WeightFormat};
+use super::{Blocks, Importance, WeightFormat};
 use crate::config::ModelConfig;
 use crate::shapes;
 use crate::weights::{Weights, WeightsError};
@@ -14,11 +14,19 @@ pub struct Rounded<'a> {
     inner: &'a dyn Weights,
     /// Row width and blocks of each tensor that is quantized.
     tensors: HashMap<String, (usize, Blocks)>,
+    importance: Option<&'a Importance>,
 }
 
 impl<'a> Rounded<'a> {
-    /// The products' matrices and the embedding are rounded; gates, convolution, norms and biases are kept in f32.
-    pub fn new(inner: &'a dyn Weights, config: &ModelConfig, format: WeightFormat, block_size: usize) -> Self {
+    /// The products' matrices and the embedding are rounded, by the same importance as in the bundle; gates, convolution,
+    /// norms and biases are kept in f32.
+    pub fn new(
+        inner: &'a dyn Weights,
+        config: &ModelConfig,
+        format: WeightFormat,
+        block_size: usize,
+        importance: Option<&'a Importance>,
+    ) -> Self {
         let tensors = shapes::tensors(config)
             .into_iter()
             .filter_map(|tensor| match tensor.shape.as_slice() {
@@ -28,7 +36,7 @@ impl<'a> Rounded<'a> {
                 _ => None,
             })
             .collect();
-        Self { inner, tensors }
+        Self { inner, tensors, importance }
     }
 }
 
@@ -39,7 +47,8 @@ impl Weights for Rounded<'_> {
         };
         if first.is_multiple_of(columns) && out.len().is_multiple_of(columns) {
             self.inner.read(name, first, out)?;
-            out.par_chunks_mut(columns).for_each(|row| round(blocks, row));
+            let importance = self.importance.and_then(|importance| importance.of(name));
+            out.par_chunks_mut(columns).for_each(|row| round(blocks, importance, row));
             return Ok(());
         }
         // A part of a row: its block's other values decide the scale, so whole rows are read around it.
@@ -52,10 +61,10 @@ impl Weights for Rounded<'_> {
     }
 }
 
-/// Rounds whole blocks in place.
-pub(super) fn round(blocks: Blocks, values: &mut [f32]) {
+/// Rounds a row in place.
+fn round(blocks: Blocks, importance: Option<&[f32]>, values: &mut [f32]) {
     let mut bytes = vec![0; blocks.bytes(values.len())];
     let mut scales = vec![0.0; values.len() / blocks.size];
-    blocks.quantize(values, &mut bytes, &mut scales);
+    blocks.quantize(values, importance, &mut bytes, &mut scales);
     blocks.dequantize(&bytes, &scales, values);
 }
