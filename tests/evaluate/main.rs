@@ -1,7 +1,7 @@
 //! How often a checkpoint answers as it should: exports it in each format, starts the daemon on it, and asks it conversations
-//! whose last reply is known. Every figure of `deploy/demo-model/README.md` that counts right answers comes from it.
+//! whose last reply is known.
 //!
-//!     deploy/demo-model/recipe/grammar.py --sets SETS --count 1000
+//!     python3 deploy/demo-model/recipe/grammar.py --sets SETS --count 1000
 //!     cargo build --release --workspace
 //!     target/release/evaluate deploy/demo-model SETS/*.jsonl deploy/demo-model/recipe/handwritten.jsonl
 
