@@ -46,9 +46,7 @@ async fn from_nothing_to_the_second_model_and_back() {
     // After a restart, the same.
     let daemon = Setup::managed(state.path()).start();
     assert_eq!(served(&daemon).await, digest(&int8));
-    let mut expected = [(digest(&int4), "previous"), (digest(&int8), "active")];
-    expected.sort();
-    assert_eq!(models(&daemon), expected);
+    assert_eq!(models(&daemon), [(digest(&int8), "active"), (digest(&int4), "previous")]);
     let back = ask(&daemon, &["rollback", "--format", "json"]).json();
     assert_eq!((back["bundle"].as_str(), served(&daemon).await), (Some(digest(&int4).as_str()), digest(&int4)));
     let again = ask(&daemon, &["rollback", "--from", &digest(&int8), "--format", "json"]).json();

@@ -46,6 +46,7 @@ def main() -> None:
     arguments.add_argument("--start", type=Path, help="weights to go on from")
     arguments.add_argument("--peak-rate", type=float, default=3e-3)
     arguments.add_argument("--batch-tokens", type=int, default=8 * 512)
+    arguments.add_argument("--bfloat16-share", type=float, default=0.0, help="how much of it is done in bfloat16: faster where the processor has it")
     arguments.add_argument("--house", type=Path, default=houses.DEFAULT, help="devices and zones of your own")
     arguments.add_argument("--seed", type=int, default=0)
     arguments.add_argument("--out", type=Path, default=tokenizer.MODEL)
@@ -71,7 +72,7 @@ def main() -> None:
         elapsed = time.time() - started
         progress = max(seen / options.tokens, elapsed / 60 / options.minutes)
         set_rate(optimizer, options.peak_rate, step, progress)
-        loss = train_step(model, optimizer, ids, targets)
+        loss = train_step(model, optimizer, ids, targets, in_bfloat16=progress < options.bfloat16_share)
         seen, step = seen + ids.numel(), step + 1
         ended = progress >= 1.0
         if step % CHECK_EVERY_STEPS == 0 or ended:
@@ -144,9 +145,13 @@ def set_rate(optimizer: torch.optim.Optimizer, peak: float, step: int, progress:
         group["lr"] = decayed * min(1.0, (step + 1) / WARM_UP_STEPS)
 
 
-def train_step(model: RecurrentGemma, optimizer: torch.optim.Optimizer, ids: Tensor, targets: Tensor) -> float:
+def train_step(
+    model: RecurrentGemma, optimizer: torch.optim.Optimizer, ids: Tensor, targets: Tensor, in_bfloat16: bool = False
+) -> float:
     wanted = targets != IGNORED
-    loss = functional.cross_entropy(model(ids, wanted), targets[wanted])
+    with torch.autocast("cpu", torch.bfloat16, enabled=in_bfloat16):
+        logits = model(ids, wanted)
+    loss = functional.cross_entropy(logits.float(), targets[wanted])
     optimizer.zero_grad()
     loss.backward()
     torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
