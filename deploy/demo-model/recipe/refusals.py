@@ -1,6 +1,7 @@
 """What is answered without an action: other people's business, what devices cannot do, and what is missing."""
 
 import random
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -104,14 +105,20 @@ def unknown(house: House, rng: random.Random) -> tuple[str, str, list[str]]:
     """A device or a room that is not there."""
     zone = rng.choice(list(house.zones))
     if rng.random() < 0.5:
-        gadget = rng.choice(GADGETS)
+        gadget = rng.choice(absent(GADGETS, (device.names for device in house.devices.values())))
         it = rng.choice((f"the {gadget}", f"the {gadget} in the {zone}", f"the {zone} {gadget}", f"my {gadget}", f"{zone} {gadget}"))
         text = f"{rng.choice(ANYTHING)} {it}" if rng.random() < 0.8 else f"set {it} to {rng.randint(LOWEST, HIGHEST)}"
         return commands.request(text, rng), NO_SUCH_DEVICE, [f"gadget {gadget}"]
-    place = rng.choice(PLACES)
+    place = rng.choice(absent(PLACES, house.zones.values()))
     action = commands.pick(house, rng, everywhere=0.0)
     text = commands.clause(replace_zone(house, place), replace(action, zone=place), rng)
     return commands.request(text, rng), NO_SUCH_ROOM, [f"place {place}"]
+
+
+def absent(all_names: tuple[str, ...], there: Iterable[tuple[str, ...]]) -> list[str]:
+    """Those that a house of one's own has not."""
+    known = {name for names in there for name in names}
+    return [name for name in all_names if name not in known and f"{name}s" not in known]
 
 
 def replace_zone(house: House, place: str) -> House:
