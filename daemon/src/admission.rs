@@ -20,6 +20,9 @@ const UNREAD_EVENTS: usize = 64;
 pub(crate) const LAST_EVENTS: usize = 2;
 /// What a caller is told to wait when nothing is known yet of how long jobs take.
 const FIRST_GUESS: Duration = Duration::from_secs(1);
+/// When the daemon stops, what waits is answered yet where all of it is likely to have its turn within this time, so that nobody
+/// loses a place to the next process; where not, it is told at once to ask that one.
+const LAST_TURNS: Duration = Duration::from_secs(2);
 /// Bounds of what a caller is told to wait.
 const RETRY: std::ops::RangeInclusive<Duration> = Duration::from_millis(100)..=Duration::from_secs(60);
 
@@ -27,6 +30,7 @@ const RETRY: std::ops::RangeInclusive<Duration> = Duration::from_millis(100)..=D
 #[derive(Debug)]
 pub struct Admission {
     limit: usize,
+    slots: usize,
     state: Mutex<State>,
     wake: Condvar,
 }
@@ -36,8 +40,10 @@ struct State {
     queue: Queue<Waiting>,
     /// Something happened since the engine last looked.
     news: bool,
-    /// No more jobs; those that run have until then.
+    /// No more jobs; those that run have until then,
     closed: Option<Instant>,
+    /// and what waits has until then to be taken.
+    last_turn: Option<Instant>,
     /// Because of another model, not of the daemon's end.
     replaced: bool,
     /// How long a job occupies the engine, smoothed.
@@ -88,9 +94,9 @@ pub struct Ticket {
 }
 
 impl Admission {
-    /// A queue with this many places.
-    pub fn new(limit: usize) -> Arc<Self> {
-        Arc::new(Self { limit, state: Mutex::default(), wake: Condvar::new() })
+    /// A queue with this many places, in front of an engine with this many slots.
+    pub fn new(limit: usize, slots: usize) -> Arc<Self> {
+        Arc::new(Self { limit, slots, state: Mutex::default(), wake: Condvar::new() })
     }
 
     /// Takes a job.
@@ -123,30 +129,39 @@ impl Admission {
         Ok(Ticket { id, tag, events, parked, admission: Arc::clone(self) })
     }
 
-    /// Refuses new jobs, ends those that wait, and tells the engine until when it may finish what runs.
+    /// Refuses new jobs, and tells the engine until when it may finish what runs. What waits is still taken if that is soon done
+    /// and ends if not.
     pub(crate) fn close(&self, deadline: Instant) {
-        self.end(deadline, Failure::Shutdown);
+        let mut state = self.lock();
+        let now = Instant::now();
+        let last_turn = deadline.min(now + LAST_TURNS);
+        let soon = state.last_begins_in(self.slots).is_some_and(|turns| now + turns < last_turn);
+        state.closed = Some(deadline);
+        if soon {
+            state.last_turn = Some(last_turn);
+        } else {
+            state.end_waiting();
+        }
+        self.notify(&mut state);
     }
 
-    /// The same for another model's sake: that one does what waits here, and what comes.
+    /// Refuses new jobs and ends those that wait for another model's sake: that one does them, and what comes.
     pub(crate) fn retire(&self, deadline: Instant) {
-        self.end(deadline, Failure::Replaced);
-    }
-
-    fn end(&self, deadline: Instant, why: Failure) {
         let mut state = self.lock();
         state.closed = Some(deadline);
-        state.replaced = why == Failure::Replaced;
-        for waiting in state.queue.drain() {
-            // The channel is new and has room.
-            let _ = waiting.events.try_send(Event::Failed(why.clone()));
-        }
+        state.replaced = true;
+        state.end_waiting();
         self.notify(&mut state);
     }
 
     /// What jobs are told that end because no more are taken.
     pub(crate) fn ended(&self) -> Failure {
-        if self.lock().replaced { Failure::Replaced } else { Failure::Shutdown }
+        self.lock().ended()
+    }
+
+    /// Ends what waits: the engine is gone.
+    pub(crate) fn end_waiting(&self) {
+        self.lock().end_waiting();
     }
 
     /// The engine's means of ending runs of jobs that were cancelled.
@@ -157,6 +172,9 @@ impl Admission {
     /// Up to `free` jobs whose turn it is.
     pub(crate) fn take(&self, free: usize) -> Vec<Waiting> {
         let mut state = self.lock();
+        if state.last_turn.is_some_and(|last_turn| last_turn <= Instant::now()) {
+            state.end_waiting();
+        }
         (0..free).map_while(|_| state.queue.pop()).collect()
     }
 
@@ -185,6 +203,12 @@ impl Admission {
         self.lock().closed
     }
 
+    /// Until when what waits may be taken, if the daemon stops and something does.
+    pub(crate) fn last_turn(&self) -> Option<Instant> {
+        let state = self.lock();
+        state.last_turn.filter(|_| state.queue.len() > 0)
+    }
+
     /// Blocks the engine until something happens: a new job, a ticket dropped, a parked row's caller that reads again,
     /// the daemon stopping, or the deadline.
     pub(crate) fn wait(&self, deadline: Option<Instant>) {
@@ -207,6 +231,26 @@ impl Admission {
     fn lock(&self) -> MutexGuard<'_, State> {
         // Every change is complete before anything can panic: the state is good whatever happened to another holder.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    /// In how long the last of those that wait is likely to be taken; none if nothing is known yet of how long jobs take.
+    fn last_begins_in(&self, slots: usize) -> Option<Duration> {
+        let rounds = self.queue.len().div_ceil(slots.max(1));
+        Some(self.typical?.saturating_mul(rounds.try_into().unwrap_or(u32::MAX)))
+    }
+
+    fn ended(&self) -> Failure {
+        if self.replaced { Failure::Replaced } else { Failure::Shutdown }
+    }
+
+    fn end_waiting(&mut self) {
+        let why = self.ended();
+        for waiting in self.queue.drain() {
+            // The channel is new and has room.
+            let _ = waiting.events.try_send(Event::Failed(why.clone()));
+        }
     }
 }
 
@@ -258,7 +302,7 @@ mod tests {
 
     #[test]
     fn a_full_queue_refuses_and_says_when_to_come_back() {
-        let admission = Admission::new(2);
+        let admission = Admission::new(2, 1);
         let _first = admission.submit(job("a")).unwrap();
         let second = admission.submit(job("a")).unwrap();
         match admission.submit(job("a")).unwrap_err() {
@@ -272,7 +316,7 @@ mod tests {
 
     #[test]
     fn a_dropped_ticket_is_never_taken() {
-        let admission = Admission::new(8);
+        let admission = Admission::new(8, 1);
         let kept = admission.submit(job("a")).unwrap();
         drop(admission.submit(job("a")).unwrap());
         let taken = admission.take(8);
@@ -283,7 +327,7 @@ mod tests {
 
     #[test]
     fn closing_ends_what_waits_and_refuses_what_comes() {
-        let admission = Admission::new(8);
+        let admission = Admission::new(8, 1);
         let mut waiting = admission.submit(job("a")).unwrap();
         admission.close(Instant::now());
         assert!(matches!(waiting.events.try_recv(), Ok(Event::Failed(Failure::Shutdown))));
@@ -292,8 +336,47 @@ mod tests {
     }
 
     #[test]
+    fn closing_leaves_what_is_soon_done() {
+        let admission = Admission::new(8, 2);
+        let tickets: Vec<_> = (0..4).map(|_| admission.submit(job("a")).unwrap()).collect();
+        admission.done(&ClientId("a".into()), Duration::from_millis(1));
+        admission.close(Instant::now() + Duration::from_secs(60));
+        assert_eq!(admission.submit(job("a")).unwrap_err(), Refusal::ShuttingDown);
+        let taken: Vec<_> = admission.take(8).into_iter().map(|waiting| waiting.tag).collect();
+        assert_eq!(taken, tickets.iter().map(|ticket| ticket.tag).collect::<Vec<_>>());
+        assert_eq!(admission.last_turn(), None);
+    }
+
+    #[test]
+    fn what_takes_longer_than_it_seemed_is_told() {
+        let admission = Admission::new(8, 1);
+        let mut ticket = admission.submit(job("a")).unwrap();
+        admission.done(&ClientId("a".into()), Duration::ZERO);
+        let deadline = Instant::now() + Duration::from_millis(20);
+        admission.close(deadline);
+        assert_eq!(admission.last_turn(), Some(deadline));
+        while Instant::now() < deadline {
+            std::thread::yield_now();
+        }
+        assert!(admission.take(8).is_empty());
+        assert!(matches!(ticket.events.try_recv(), Ok(Event::Failed(Failure::Shutdown))));
+    }
+
+    #[test]
+    fn closing_ends_what_is_not_soon_done() {
+        let admission = Admission::new(8, 1);
+        let mut tickets: Vec<_> = (0..3).map(|_| admission.submit(job("a")).unwrap()).collect();
+        admission.done(&ClientId("a".into()), Duration::from_secs(1));
+        admission.close(Instant::now() + Duration::from_secs(60));
+        assert!(admission.take(8).is_empty());
+        assert!(
+            tickets.iter_mut().all(|ticket| matches!(ticket.events.try_recv(), Ok(Event::Failed(Failure::Shutdown))))
+        );
+    }
+
+    #[test]
     fn waiting_ends_with_news_or_at_the_deadline() {
-        let admission = Admission::new(8);
+        let admission = Admission::new(8, 1);
         admission.wait(Some(Instant::now() + Duration::from_millis(1)));
         let _ticket = admission.submit(job("a")).unwrap();
         admission.wait(None);

@@ -70,3 +70,17 @@ fn greedy_continuations_are_identical() {
         assert_eq!(made, case.continuation, "{}", case.name());
     }
 }
+
+#[test]
+fn the_demo_model_in_a_conversation() {
+    let demo = reference::demo();
+    let vocab = demo.config.vocab_size;
+    for kernels in BOTH {
+        let mut graph = graph::export(&demo.config, &demo.weights, WeightFormat::F32, 64, 64, 1, kernels);
+        let logits = graph.read(0, 0, &demo.tokens, 64);
+        for (expected, &at) in demo.logits.chunks_exact(vocab).zip(&demo.kept) {
+            let difference = reference::worst(&logits[at as usize * vocab..][..vocab], expected);
+            assert!(difference <= TOLERANCE, "after token {at}: {difference:e}");
+        }
+    }
+}

@@ -32,25 +32,71 @@ impl Reference {
     fn read(dir: PathBuf) -> Self {
         let config = ModelConfig::read(&dir.join("config.json")).expect("a reference configuration");
         let weights = Checkpoint::open(&dir, &config).expect("a reference checkpoint");
-        let bytes = std::fs::read(dir.join("expected.safetensors")).expect("expected.safetensors");
-        let tensors = SafeTensors::deserialize(&bytes).expect("expected.safetensors");
-        let data = |name: &str| tensors.tensor(name).expect(name).data().to_vec();
-        let ids = |name: &str| -> Vec<u32> {
-            data(name).chunks_exact(8).map(|b| i64::from_le_bytes(b.try_into().expect("8 bytes")) as u32).collect()
-        };
-        let logits =
-            data("logits").chunks_exact(4).map(|b| f32::from_le_bytes(b.try_into().expect("4 bytes"))).collect();
+        let expected = Expected::read(&dir.join("expected.safetensors"));
         let reference = Self {
             config,
             weights,
-            tokens: ids("tokens"),
-            logits,
-            prompt: ids("prompt"),
-            continuation: ids("continuation"),
+            tokens: expected.ids("tokens"),
+            logits: expected.numbers("logits"),
+            prompt: expected.ids("prompt"),
+            continuation: expected.ids("continuation"),
             dir,
         };
         assert!(reference.tokens.len() >= 6 * reference.config.window, "{}: six windows long", reference.name());
         reference
+    }
+}
+
+/// The committed demo model, and what Hugging Face's implementation says of it.
+pub struct Demo {
+    /// Its configuration.
+    pub config: ModelConfig,
+    /// Its weights.
+    pub weights: Checkpoint,
+    /// A conversation more than six windows long.
+    pub tokens: Vec<u32>,
+    /// After which of them there are logits.
+    pub kept: Vec<u32>,
+    /// These, `[kept, vocab]`, in fp32.
+    pub logits: Vec<f32>,
+}
+
+/// Of `tests/reference/demo-model.safetensors`.
+pub fn demo() -> Demo {
+    let dir = repository().join("deploy/demo-model");
+    let config = ModelConfig::read(&dir.join("config.json")).expect("the demo model's configuration");
+    let weights = Checkpoint::open(&dir, &config).expect("the demo model");
+    let expected = Expected::read(&repository().join("tests/reference/demo-model.safetensors"));
+    let demo = Demo {
+        config,
+        weights,
+        tokens: expected.ids("tokens"),
+        kept: expected.ids("kept"),
+        logits: expected.numbers("logits"),
+    };
+    assert!(demo.tokens.len() > 6 * demo.config.window, "six windows long");
+    demo
+}
+
+/// A file of tensors, all of which the caller knows.
+struct Expected(Vec<u8>);
+
+impl Expected {
+    fn read(path: &Path) -> Self {
+        Self(std::fs::read(path).unwrap_or_else(|error| panic!("{}: {error}", path.display())))
+    }
+
+    fn data(&self, name: &str) -> Vec<u8> {
+        let tensors = SafeTensors::deserialize(&self.0).expect("a safetensors file");
+        tensors.tensor(name).expect(name).data().to_vec()
+    }
+
+    fn ids(&self, name: &str) -> Vec<u32> {
+        self.data(name).chunks_exact(8).map(|b| i64::from_le_bytes(b.try_into().expect("8 bytes")) as u32).collect()
+    }
+
+    fn numbers(&self, name: &str) -> Vec<f32> {
+        self.data(name).chunks_exact(4).map(|b| f32::from_le_bytes(b.try_into().expect("4 bytes"))).collect()
     }
 }
 

@@ -32,7 +32,14 @@ pub fn logits(
     tokens: &[u32],
     last: usize,
 ) -> Result<Vec<f32>, WeightsError> {
-    forward(&Network { config, weights, inputs: None }, tokens, last)
+    assert!(last <= tokens.len(), "no more positions than tokens");
+    let net = Network { config, weights, inputs: None };
+    let hidden = config.hidden_size;
+    let x = net.rms(&stream(&net, tokens)?[(tokens.len() - last) * hidden..], FINAL_NORM)?;
+    let mut logits = net.product(&x, EMBEDDING, config.vocab_size, hidden)?;
+    let cap = config.logits_soft_cap;
+    logits.iter_mut().for_each(|value| *value = cap * libm::tanhf(*value / cap));
+    Ok(logits)
 }
 
 /// What flows into each matrix while the model reads these texts, each from its beginning.
@@ -48,16 +55,19 @@ pub fn importance<'a>(
     texts: impl Iterator<Item = &'a [u32]>,
 ) -> Result<Importance, WeightsError> {
     let inputs = RefCell::new(Inputs::default());
+    let net = Network { config, weights, inputs: Some(&inputs) };
     for tokens in texts {
-        forward(&Network { config, weights, inputs: Some(&inputs) }, tokens, tokens.len())?;
+        let x = net.rms(&stream(&net, tokens)?, FINAL_NORM)?;
+        // The head is the largest matrix, and what it makes of this is not asked for.
+        inputs.borrow_mut().add(EMBEDDING, &x, config.hidden_size);
     }
     Ok(inputs.into_inner().importance())
 }
 
-fn forward(net: &Network<'_>, tokens: &[u32], last: usize) -> Result<Vec<f32>, WeightsError> {
+/// The residual stream `[tokens, hidden]` after the last layer.
+fn stream(net: &Network<'_>, tokens: &[u32]) -> Result<Vec<f32>, WeightsError> {
     let Network { config, weights, .. } = *net;
     assert!(tokens.iter().all(|&token| (token as usize) < config.vocab_size), "tokens of the vocabulary");
-    assert!(last <= tokens.len(), "no more positions than tokens");
     let hidden = config.hidden_size;
     let mut x = vec![0.0; tokens.len() * hidden];
     for (&token, row) in tokens.iter().zip(x.chunks_exact_mut(hidden)) {
@@ -75,11 +85,7 @@ fn forward(net: &Network<'_>, tokens: &[u32], last: usize) -> Result<Vec<f32>, W
         let h = net.rms(&x, &name("channel_pre_norm.weight"))?;
         add(&mut x, &net.mlp(&h, &name)?);
     }
-    let x = net.rms(&x[(tokens.len() - last) * hidden..], FINAL_NORM)?;
-    let mut logits = net.product(&x, EMBEDDING, config.vocab_size, hidden)?;
-    let cap = config.logits_soft_cap;
-    logits.iter_mut().for_each(|value| *value = cap * libm::tanhf(*value / cap));
-    Ok(logits)
+    Ok(x)
 }
 
 /// Tokens for a golden test: the first one as a text begins, the others spread over the vocabulary by a fixed rule.

@@ -99,7 +99,7 @@ fn load_with(means: &Means, bundle: &Bundle, look: impl FnOnce(&mut Graph)) -> R
     let (model, mut graph) = (Arc::new(model?), graph?);
     look(&mut graph);
     let locked = warming.locked()?;
-    let admission = Admission::new(settings.engine.queue);
+    let admission = Admission::new(settings.engine.queue, settings.engine.slots);
     let meter = Arc::new(Meter::default());
     let kernels = graph.kernels();
     let engine =

@@ -104,7 +104,8 @@ impl Engine {
         }
     }
 
-    /// Refuses new jobs, finishes what runs within `grace`, ends the rest, and joins the thread. Blocks.
+    /// Refuses new jobs, finishes what runs within `grace` and what waits if that is soon done, ends the rest, and joins the thread.
+    /// Blocks.
     pub fn shutdown(self, grace: Duration) {
         self.admission.close(Instant::now() + grace);
         self.join();
@@ -125,6 +126,7 @@ impl Engine {
         if self.thread.join().is_err() {
             tracing::error!("the engine's thread panicked while it stopped");
         }
+        self.admission.end_waiting();
     }
 }
 

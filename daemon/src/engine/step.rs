@@ -66,11 +66,10 @@ impl Stepper {
             self.meter.goes_round();
             let closed = self.admission.closed();
             if let Some(deadline) = closed {
-                // What waited was told when the queue was closed.
                 if Instant::now() >= deadline {
                     self.end_all();
                 }
-                if self.slots.is_empty() {
+                if self.slots.is_empty() && self.admission.waiting() == 0 {
                     self.tell();
                     return Ok(());
                 }
@@ -132,7 +131,8 @@ impl Stepper {
         let deadlines = self.slots.iter().filter_map(|slot| slot.job.deadline);
         // A stall that is over has to be looked at when somebody comes, and coming wakes the engine.
         let now = Instant::now();
-        deadlines.chain(stalled.filter(|&at| at > now)).chain(self.admission.closed()).min()
+        let ends = self.admission.last_turn().or_else(|| self.admission.closed());
+        deadlines.chain(stalled.filter(|&at| at > now)).chain(ends).min()
     }
 
     fn admit(&mut self) {

@@ -8,6 +8,7 @@ import random
 import torch
 from transformers import RecurrentGemmaConfig, RecurrentGemmaForCausalLM
 
+import grammar
 import house as houses
 import terms
 import train
@@ -46,7 +47,9 @@ def check_steps() -> None:
     torch.manual_seed(0)
     model = RecurrentGemma(Config())
     optimizer = train.make_optimizer(model)
-    rows = train.batches(houses.load(), terms.load(), train.Encoder(), STEP_TOKENS, random.Random(0))
+    rng, house, known = random.Random(0), houses.load(), terms.load()
+    talks = iter(lambda: grammar.conversation(house, known, rng), None)
+    rows = train.batches(talks, train.Encoder(), STEP_TOKENS, rng)
     losses = []
     for step, (ids, targets) in zip(range(STEPS), rows):
         train.set_rate(optimizer, 3e-3, step * train.WARM_UP_STEPS // STEPS, 0.0)

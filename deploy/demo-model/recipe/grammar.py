@@ -138,10 +138,12 @@ class Conversation:
         return bool(self.pending or self.report or self.action)
 
 
-def conversation(house: House, known: tuple[terms.Term, ...], rng: random.Random) -> list[Exchange]:
+def conversation(
+    house: House, known: tuple[terms.Term, ...], rng: random.Random, fresh: dict[str, float] = FRESH
+) -> list[Exchange]:
     """For training."""
     turns, weights = zip(*TURNS)
-    tasks, shares = zip(*FRESH.items())
+    tasks, shares = zip(*fresh.items())
     talk = Conversation(house, known, rng)
     for _ in range(rng.choices(turns, weights)[0]):
         follows = talk.can_follow() and rng.random() < FOLLOW_RATE
@@ -195,13 +197,15 @@ def main() -> None:
     house, known = houses.load_or_end(options.house, arguments), terms.load()
     for kind in KINDS:
         talks = some_held_out(kind, options.count, options.seed, house, known)
-        if options.sets:
+        if not talks:
+            print(f"{kind}: nothing is held out in this house")
+        elif options.sets:
             options.sets.mkdir(parents=True, exist_ok=True)
             lines = [json.dumps([[exchange.prompt, exchange.reply] for exchange in talk], ensure_ascii=False) for talk in talks]
             (options.sets / f"{kind}.jsonl").write_text("".join(f"{line}\n" for line in lines))
-            continue
-        for talk in talks:
-            print(f"--- {kind}", *(f"{exchange.prompt}\n    {exchange.reply.replace(chr(10), chr(10) + '    ')}" for exchange in talk), sep="\n")
+        else:
+            for talk in talks:
+                print(f"--- {kind}", *(f"{exchange.prompt}\n    {exchange.reply.replace(chr(10), chr(10) + '    ')}" for exchange in talk), sep="\n")
 
 
 if __name__ == "__main__":

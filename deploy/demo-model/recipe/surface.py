@@ -1,8 +1,18 @@
 """How people really type: casing, filler words left to the phrases, and the odd slip of a finger."""
 
 import random
+import re
 
-CASINGS = ((str, 4), (lambda text: text[:1].upper() + text[1:], 9), (str.lower, 5), (str.upper, 1), (str.title, 1))
+
+def first_letter(text: str) -> str:
+    return text[:1].upper() + text[1:]
+
+
+def sentences(text: str) -> str:
+    return re.sub(r"(?:^|[.?!] )[a-z]", lambda begun: begun[0].upper(), text)
+
+
+CASINGS = ((str, 4), (first_letter, 3), (sentences, 6), (str.lower, 5), (str.upper, 1), (str.title, 1))
 TYPO_RATE = 0.15
 SHORTEST_WORD_WITH_TYPO = 4
 

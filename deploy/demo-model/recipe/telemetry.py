@@ -1,4 +1,7 @@
-"""Readings given in the prompt and a question about them, answered by one sentence that repeats and judges them."""
+"""Readings given in the prompt and a question about them, answered by one sentence that repeats and judges them.
+
+All of them in their order, or one by its name: a small model finds the value of one among several where its name stands in front.
+"""
 
 import random
 from dataclasses import dataclass
@@ -89,8 +92,14 @@ class Reading:
     verdict: str
 
     def spoken(self) -> str:
-        spoken = self.quantity.spoken.format(self.value)
-        return f"{spoken} ({self.verdict})" if self.verdict else spoken
+        return self.judged(self.quantity.spoken.format(self.value))
+
+    def reply(self) -> str:
+        """One sentence on this reading alone."""
+        return self.judged(f"The {self.quantity.names[0]} is {self.value} {self.quantity.units[0].strip()}") + "."
+
+    def judged(self, text: str) -> str:
+        return f"{text} ({self.verdict})" if self.verdict else text
 
 
 @dataclass(frozen=True)
@@ -101,10 +110,10 @@ class Report:
     the_place: str
     readings: tuple[Reading, ...]
 
-    def reply(self, asked: tuple[Reading, ...]) -> str:
-        """One sentence on the readings that were asked about."""
+    def reply(self) -> str:
+        """One sentence on all readings."""
         subject = self.the_place[0].upper() + self.the_place[1:]
-        spoken = [reading.spoken() for reading in asked]
+        spoken = [reading.spoken() for reading in self.readings]
         listed = f"{', '.join(spoken[:-1])} and {spoken[-1]}" if len(spoken) > 1 else spoken[0]
         return f"{subject} is at {listed}."
 
@@ -122,22 +131,22 @@ def take(house: House, rng: random.Random) -> Report:
 
 def ask(report: Report, rng: random.Random) -> tuple[str, str]:
     """The readings with a question about all or one of them, and its answer."""
-    asked = report.readings
+    reply = report.reply()
     question = rng.choice(ABOUT_ALL)
     if rng.random() < 0.4:
         reading = rng.choice(report.readings)
-        asked = (reading,)
+        reply = reading.reply()
         question = rng.choice(reading.quantity.asked if reading.quantity.asked and rng.random() < 0.3 else ABOUT_ONE)
         question = question.replace("{name}", reading.name)
     stated = rng.choice((", ", ", ", "; ", " and ")).join(reading.stated for reading in report.readings)
     text = rng.choice(REPORTS).format(place=report.place, the_place=report.the_place, readings=stated, question=question)
-    return text.format(the_place=report.the_place).strip(), report.reply(asked)
+    return text.format(the_place=report.the_place).strip(), reply
 
 
 def ask_again(report: Report, rng: random.Random) -> tuple[str, str]:
     """A question about one of the readings that were given before, and its answer."""
     reading = rng.choice(report.readings)
-    return rng.choice(THEN_ONE).format(name=reading.name), report.reply((reading,))
+    return rng.choice(THEN_ONE).format(name=reading.name), reading.reply()
 
 
 def pick_place(house: House, rng: random.Random) -> tuple[str, str]:

@@ -48,6 +48,7 @@ def main() -> None:
     arguments.add_argument("--batch-tokens", type=int, default=8 * 512)
     arguments.add_argument("--bfloat16-share", type=float, default=0.0, help="how much of it is done in bfloat16: faster where the processor has it")
     arguments.add_argument("--house", type=Path, default=houses.DEFAULT, help="devices and zones of your own")
+    arguments.add_argument("--weight", type=weight, action="append", default=[], metavar="TASK=WEIGHT", help="of a task, instead of that in grammar.FRESH")
     arguments.add_argument("--seed", type=int, default=0)
     arguments.add_argument("--out", type=Path, default=tokenizer.MODEL)
     options = arguments.parse_args()
@@ -68,7 +69,9 @@ def main() -> None:
     drawn = {kind: grammar.some_held_out(kind, CHECK_CONVERSATIONS, 0, house, known) for kind in grammar.KINDS}
     held_out = {kind: check_batch(talks, encode) for kind, talks in drawn.items() if talks}
     started, saved, seen, step = time.time(), time.time(), 0, 0
-    for ids, targets in batches(house, known, encode, options.batch_tokens, random.Random(options.seed)):
+    rng, fresh = random.Random(options.seed), {**grammar.FRESH, **dict(options.weight)}
+    talks = iter(lambda: grammar.conversation(house, known, rng, fresh), None)
+    for ids, targets in batches(talks, encode, options.batch_tokens, rng):
         elapsed = time.time() - started
         progress = max(seen / options.tokens, elapsed / 60 / options.minutes)
         set_rate(optimizer, options.peak_rate, step, progress)
@@ -107,12 +110,19 @@ class Encoder:
         return self.tokenizer.encode(text, add_special_tokens=False).ids
 
 
+def weight(text: str) -> tuple[str, float]:
+    task, _, number = text.partition("=")
+    if task not in grammar.FRESH:
+        raise argparse.ArgumentTypeError(f"{task!r} is no task: write one of {', '.join(grammar.FRESH)}")
+    return task, float(number)
+
+
 def batches(
-    house: houses.House, known: tuple[terms.Term, ...], encode: Encoder, batch_tokens: int, rng: random.Random
+    talks: Iterator[list[grammar.Exchange]], encode: Encoder, batch_tokens: int, rng: random.Random
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Rows of about the same length together, so that little is padding."""
     while True:
-        pool = sorted((encode(grammar.conversation(house, known, rng)) for _ in range(POOL_CONVERSATIONS)), key=lambda row: len(row[0]))
+        pool = sorted((encode(next(talks)) for _ in range(POOL_CONVERSATIONS)), key=lambda row: len(row[0]))
         groups, group = [], []
         for row in pool:
             if (len(group) + 1) * len(row[0]) > batch_tokens and group:
