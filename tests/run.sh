@@ -137,7 +137,7 @@ have_torch() {
 training() { "$torch/bin/python" "$recipe/check.py"; }
 
 # Its committed weights, through the daemon, in every format: conversations that training never saw, and those written by hand.
-# A little less is asked for than its card says, since these are few.
+# Less is asked for than its card says, since these are few. Greetings that were not trained are guesses: nothing is asked of them.
 answers() {
     python3 "$recipe/grammar.py" --sets "$work/sets" --count 150 --seed 7 && target/release/evaluate deploy/demo-model \
         "$work"/sets/*.jsonl "$recipe/handwritten.jsonl" --mistakes 2 "${answered[@]/#/--least=}"

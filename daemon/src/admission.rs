@@ -20,8 +20,8 @@ const UNREAD_EVENTS: usize = 64;
 pub(crate) const LAST_EVENTS: usize = 2;
 /// What a caller is told to wait when nothing is known yet of how long jobs take.
 const FIRST_GUESS: Duration = Duration::from_secs(1);
-/// When the daemon stops, what waits is answered yet where all of it is likely to have its turn within this time, so that nobody
-/// loses a place to the next process; where not, it is told at once to ask that one.
+/// When the daemon stops, what waits is answered yet where all of it is likely to have its turn within this time and its end before
+/// the deadline, so that nobody loses a place to the next process; where not, it is told at once to ask that one.
 const LAST_TURNS: Duration = Duration::from_secs(2);
 /// Bounds of what a caller is told to wait.
 const RETRY: std::ops::RangeInclusive<Duration> = Duration::from_millis(100)..=Duration::from_secs(60);
@@ -135,7 +135,9 @@ impl Admission {
         let mut state = self.lock();
         let now = Instant::now();
         let last_turn = deadline.min(now + LAST_TURNS);
-        let soon = state.last_begins_in(self.slots).is_some_and(|turns| now + turns < last_turn);
+        let soon = state
+            .last_turn_in(self.slots)
+            .is_some_and(|(begins, ends)| now + begins < last_turn && now + ends < deadline);
         state.closed = Some(deadline);
         if soon {
             state.last_turn = Some(last_turn);
@@ -235,10 +237,13 @@ impl Admission {
 }
 
 impl State {
-    /// In how long the last of those that wait is likely to be taken; none if nothing is known yet of how long jobs take.
-    fn last_begins_in(&self, slots: usize) -> Option<Duration> {
+    /// In how long the last of those that wait is likely to be taken, and to be done; none if nothing is known yet of how long jobs
+    /// take.
+    fn last_turn_in(&self, slots: usize) -> Option<(Duration, Duration)> {
+        let typical = self.typical?;
         let rounds = self.queue.len().div_ceil(slots.max(1));
-        Some(self.typical?.saturating_mul(rounds.try_into().unwrap_or(u32::MAX)))
+        let begins = typical.saturating_mul(rounds.try_into().unwrap_or(u32::MAX));
+        Some((begins, begins.saturating_add(typical)))
     }
 
     fn ended(&self) -> Failure {
@@ -345,6 +350,15 @@ mod tests {
         let taken: Vec<_> = admission.take(8).into_iter().map(|waiting| waiting.tag).collect();
         assert_eq!(taken, tickets.iter().map(|ticket| ticket.tag).collect::<Vec<_>>());
         assert_eq!(admission.last_turn(), None);
+    }
+
+    #[test]
+    fn what_would_begin_in_time_and_not_end_is_told() {
+        let admission = Admission::new(8, 1);
+        let mut ticket = admission.submit(job("a")).unwrap();
+        admission.done(&ClientId("a".into()), Duration::from_secs(1));
+        admission.close(Instant::now() + Duration::from_millis(1_900));
+        assert!(matches!(ticket.events.try_recv(), Ok(Event::Failed(Failure::Shutdown))));
     }
 
     #[test]

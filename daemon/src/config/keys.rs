@@ -220,7 +220,7 @@ pub(super) const KEYS: &[Key] = &[
         flag: None,
         doc: "Seconds that running requests may take to finish after SIGTERM or SIGINT. What still runs then ends with \
               the finish reason SHUTDOWN. Requests that wait are answered too where they are likely to have their turn within 2 \
-              seconds, and are told SHUTTING_DOWN at once where not. A second signal ends the process at once.",
+              seconds and their end within the grace, and are told SHUTTING_DOWN where not. A second signal ends the process at once.",
     },
     Key {
         path: "deploy.switch",

@@ -69,13 +69,13 @@ impl Stepper {
                 if Instant::now() >= deadline {
                     self.end_all();
                 }
-                if self.slots.is_empty() && self.admission.waiting() == 0 {
-                    self.tell();
-                    return Ok(());
-                }
             }
             self.sweep();
             self.admit();
+            if closed.is_some() && self.slots.is_empty() && self.admission.waiting() == 0 {
+                self.tell();
+                return Ok(());
+            }
             if !self.tick()? {
                 self.tell();
                 self.meter.rest(true);

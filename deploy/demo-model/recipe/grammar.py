@@ -199,6 +199,8 @@ def main() -> None:
         talks = some_held_out(kind, options.count, options.seed, house, known)
         if not talks:
             print(f"{kind}: nothing is held out in this house")
+            if options.sets:
+                (options.sets / f"{kind}.jsonl").unlink(missing_ok=True)
         elif options.sets:
             options.sets.mkdir(parents=True, exist_ok=True)
             lines = [json.dumps([[exchange.prompt, exchange.reply] for exchange in talk], ensure_ascii=False) for talk in talks]

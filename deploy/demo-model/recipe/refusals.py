@@ -1,7 +1,6 @@
 """What is answered without an action: other people's business, what devices cannot do, and what is missing."""
 
 import random
-from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -105,20 +104,20 @@ def unknown(house: House, rng: random.Random) -> tuple[str, str, list[str]]:
     """A device or a room that is not there."""
     zone = rng.choice(list(house.zones))
     if rng.random() < 0.5:
-        gadget = rng.choice(absent(GADGETS, (device.names for device in house.devices.values())))
+        gadget = rng.choice(absent(GADGETS, {name: device.names for name, device in house.devices.items()}))
         it = rng.choice((f"the {gadget}", f"the {gadget} in the {zone}", f"the {zone} {gadget}", f"my {gadget}", f"{zone} {gadget}"))
         text = f"{rng.choice(ANYTHING)} {it}" if rng.random() < 0.8 else f"set {it} to {rng.randint(LOWEST, HIGHEST)}"
         return commands.request(text, rng), NO_SUCH_DEVICE, [f"gadget {gadget}"]
-    place = rng.choice(absent(PLACES, house.zones.values()))
+    place = rng.choice(absent(PLACES, house.zones))
     action = commands.pick(house, rng, everywhere=0.0)
     text = commands.clause(replace_zone(house, place), replace(action, zone=place), rng)
     return commands.request(text, rng), NO_SUCH_ROOM, [f"place {place}"]
 
 
-def absent(all_names: tuple[str, ...], there: Iterable[tuple[str, ...]]) -> list[str]:
-    """Those that a house of one's own has not."""
-    known = {name for names in there for name in names}
-    return [name for name in all_names if name not in known and f"{name}s" not in known]
+def absent(all_names: tuple[str, ...], there: dict[str, tuple[str, ...]]) -> list[str]:
+    """Those that a house of one's own has not; all where it has every one of them."""
+    known = {name.lower() for key, names in there.items() for name in (key, *names)}
+    return [name for name in all_names if name not in known and f"{name}s" not in known] or list(all_names)
 
 
 def replace_zone(house: House, place: str) -> House:
