@@ -65,10 +65,8 @@ impl Stepper {
         loop {
             self.meter.goes_round();
             let closed = self.admission.closed();
-            if let Some(deadline) = closed {
-                if Instant::now() >= deadline {
-                    self.end_all();
-                }
+            if closed.is_some_and(|deadline| deadline <= Instant::now()) {
+                self.end_all();
             }
             self.sweep();
             self.admit();
