@@ -46,7 +46,7 @@ def main() -> None:
     arguments.add_argument("--start", type=Path, help="weights to go on from")
     arguments.add_argument("--peak-rate", type=float, default=3e-3)
     arguments.add_argument("--batch-tokens", type=int, default=8 * 512)
-    arguments.add_argument("--bfloat16-share", type=float, default=0.0, help="how much of it is done in bfloat16: faster where the processor has it")
+    arguments.add_argument("--bfloat16-share", type=share, default=0.0, help="how much of it is done in bfloat16: faster where the processor has it")
     arguments.add_argument("--house", type=Path, default=houses.DEFAULT, help="devices and zones of your own")
     arguments.add_argument("--weight", type=weight, action="append", default=[], metavar="TASK=WEIGHT", help="of a task, instead of that in grammar.FRESH")
     arguments.add_argument("--seed", type=int, default=0)
@@ -114,7 +114,17 @@ def weight(text: str) -> tuple[str, float]:
     task, _, number = text.partition("=")
     if task not in grammar.FRESH:
         raise argparse.ArgumentTypeError(f"{task!r} is no task: write one of {', '.join(grammar.FRESH)}")
-    return task, float(number)
+    value = float(number)
+    if not 0.0 <= value < math.inf:
+        raise argparse.ArgumentTypeError(f"{number}: a weight is not negative")
+    return task, value
+
+
+def share(text: str) -> float:
+    value = float(text)
+    if not 0.0 <= value <= 1.0:
+        raise argparse.ArgumentTypeError(f"{text}: a share is from 0 to 1")
+    return value
 
 
 def batches(
