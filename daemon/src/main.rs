@@ -5,13 +5,13 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use clap::Parser as _;
-use recurved::config::{self, Address, Cli, Command, Entry, Flags, Format, Settings};
+use recurved::config::{self, Cli, Command, Entry, Flags, Format, Held, Loaded, Settings, Source};
 use recurved::doctor;
 use recurved::grpc::Listener;
 use recurved::log::Log;
 use recurved::system::signals::{ReloadSignal, StopSignals};
 use recurved::system::sockets::Inherited;
-use recurved::system::{exit, service};
+use recurved::system::{exit, service, socket_unit};
 use recurved::trust::TrustError;
 use recurved::{Control, Error};
 use tokio::sync::mpsc;
@@ -45,7 +45,7 @@ fn serve(flags: &Flags) -> ExitCode {
             return exit::UNAVAILABLE.into();
         }
     };
-    let loaded = config::load(flags, &inherited.addresses());
+    let loaded = config::load(flags, &inherited.held());
     let Some(settings) = loaded.settings else {
         let problems = config::problems(&loaded.report.problems);
         let _ = write!(std::io::stderr(), "{problems}");
@@ -77,7 +77,7 @@ async fn listen_and_run(
             return exit::OS.into();
         }
     };
-    let held = inherited.addresses();
+    let held = inherited.held();
     let mut listeners = Vec::new();
     for address in &settings.listen {
         let listener = match inherited.of(address) {
@@ -114,7 +114,7 @@ async fn listen_and_run(
 async fn read_again(
     mut signal: ReloadSignal,
     flags: Flags,
-    inherited: Vec<Address>,
+    inherited: Vec<Held>,
     loaded: mpsc::Sender<config::Loaded>,
 ) {
     loop {
@@ -139,16 +139,16 @@ fn code(error: &Error) -> u8 {
 }
 
 fn check_config(flags: &Flags, format: Format) -> ExitCode {
-    let report = config::load(flags, &[]).report;
+    let (Loaded { report, .. }, held) = as_service(flags);
     let printed = print(&match format {
-        Format::Text => report.text() + sockets_note(),
+        Format::Text => report.text() + &sockets_note(&held),
         Format::Json => report.json() + "\n",
     });
     if report.ok { printed } else { exit::CONFIG.into() }
 }
 
 fn doctor(flags: &Flags, format: Format) -> ExitCode {
-    let loaded = config::load(flags, &[]);
+    let (loaded, _) = as_service(flags);
     let findings = doctor::examine_loaded(&loaded);
     let printed = print(&match format {
         Format::Text => doctor::text(&findings),
@@ -171,13 +171,24 @@ fn manual(to: &Path) -> ExitCode {
     }
 }
 
-/// What this report cannot know: only the service itself is handed its sockets.
-fn sockets_note() -> &'static str {
-    match Path::new("/usr/lib/systemd/system/recurved.socket").exists() {
-        true => {
-            "# The service also serves the sockets of recurved.socket (`systemctl status recurved.socket`); those that other machines can reach need TLS.\n"
-        }
-        false => "",
+/// The configuration as systemd's service would have it, and the sockets that it would be handed; as this process has it, where the
+/// flags name another file than the service's.
+fn as_service(flags: &Flags) -> (Loaded, Vec<Held>) {
+    if !config::is_of_service(flags) {
+        return (config::load(flags, &[]), Vec::new());
+    }
+    match socket_unit::held() {
+        Ok(held) => (config::load(flags, &held), held),
+        Err(message) => (config::load(flags, &[]).refused(Source::Sockets, message), Vec::new()),
+    }
+}
+
+/// Where systemd listens for the service, which `listen` need not say.
+fn sockets_note(held: &[Held]) -> String {
+    let addresses: Vec<String> = held.iter().map(ToString::to_string).collect();
+    match addresses.is_empty() {
+        true => String::new(),
+        false => format!("# recurved.socket holds {}: the service serves them beside `listen`\n", addresses.join(", ")),
     }
 }
 

@@ -17,6 +17,7 @@ service_points() {
     point "idle, it takes little" idles
     point "a reload changes what can be changed and says what cannot" reloads
     point "a wrong configuration is named, and mended without a refused connection" wrong_configuration
+    point "it is checked with the sockets that systemd holds for it" sockets_are_checked
     point "the watchdog leaves an idle daemon alone" idle_is_fed
     point "the watchdog ends a stuck engine, and it serves again" stuck_is_ended
     point "streams that outlast the grace end with what they have" grace_ends
@@ -118,6 +119,24 @@ wrong_configuration() {
         while grep 'ask again' ~/late; do sleep 1; ask || true; done"
     [ "$(on 'cat ~/late')" = "$answer" ]
     figure "started $(on 'systemctl show -P NRestarts recurved') times meanwhile"
+}
+
+# A socket that other machines can reach, by version 6 alone; what comes by version 4 is the daemon's own.
+sockets_are_checked() {
+    on 'mkdir -p /etc/systemd/system/recurved.socket.d
+        printf "[Socket]\nBindIPv6Only=ipv6-only\nListenStream=[::]:50055\n" >/etc/systemd/system/recurved.socket.d/wide.conf
+        systemctl daemon-reload
+        recurved check-config >~/checked || [ $? = 78 ]; grep "other machines can reach \[::\]:50055" ~/checked
+        recurved doctor >~/checked || [ $? = 78 ]; grep "other machines can reach \[::\]:50055" ~/checked
+        recurved check-config --config /dev/null >~/checked; ! grep 50055 ~/checked'
+    on "printf 'insecure = true\nlisten = [\"0.0.0.0:50055\"]\n[trust]\nmode = \"off\"\n[probation]\nseconds = 5\n' >/etc/recurve/recurved.toml
+        recurved check-config; systemctl stop recurved; systemctl restart recurved.socket; systemctl start recurved
+        for address in 127.0.0.1 '[::1]'; do
+            [ \"\$(agent-cli generate --temperature 0 --on \$address:50055 '$question')\" = '$answer' ]
+        done"
+    on "printf '[probation]\nseconds = 5\n' >/etc/recurve/recurved.toml; rm -r /etc/systemd/system/recurved.socket.d
+        systemctl daemon-reload; systemctl stop recurved; systemctl restart recurved.socket; systemctl start recurved"
+    answers
 }
 
 # watchdog SECONDS: its time, from now on.

@@ -46,6 +46,30 @@ impl Address {
     }
 }
 
+/// An address on which systemd listens for the daemon.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Held {
+    /// Where.
+    pub address: Address,
+    /// Whether an address of version 6 gets nothing that comes by version 4 (`IPV6_V6ONLY`, ipv6(7)).
+    pub only_v6: bool,
+}
+
+impl Held {
+    /// Whether this socket gets what comes to the other address, too.
+    pub(super) fn covers(&self, other: &Address) -> bool {
+        let by_v4 = matches!(other, Address::Tcp(other) if other.ip().to_canonical().is_ipv4());
+        let for_v6 = matches!(self.address, Address::Tcp(address) if address.is_ipv6());
+        self.address.covers(other) && !(self.only_v6 && for_v6 && by_v4)
+    }
+}
+
+impl fmt::Display for Held {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.address.fmt(f)
+    }
+}
+
 impl fmt::Display for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -122,6 +146,23 @@ mod tests {
         ] {
             let (one, other) = (one.parse::<Address>().unwrap(), other.parse::<Address>().unwrap());
             assert_eq!(one.covers(&other), covers, "{one} {other}");
+        }
+    }
+
+    #[test]
+    fn a_socket_for_version_6_alone_covers_nothing_of_version_4() {
+        for (held, only_v6, other, covers) in [
+            ("[::]:1", false, "0.0.0.0:1", true),
+            ("[::]:1", true, "0.0.0.0:1", false),
+            ("[::]:1", true, "10.0.0.1:1", false),
+            ("[::]:1", true, "[::ffff:10.0.0.1]:1", false),
+            ("[::]:1", true, "[::1]:1", true),
+            ("[::]:1", true, "[::]:1", true),
+            ("0.0.0.0:1", true, "10.0.0.1:1", true),
+            ("unix:/a", true, "unix:/a", true),
+        ] {
+            let held = Held { address: held.parse().unwrap(), only_v6 };
+            assert_eq!(held.covers(&other.parse().unwrap()), covers, "{held} {only_v6} {other}");
         }
     }
 

@@ -6,7 +6,7 @@ use figment::providers::{Format, Toml};
 use figment::value::{Dict, Map, Value};
 use figment::{Figment, Metadata, Profile, Provider};
 
-use super::address::Address;
+use super::address::Held;
 use super::args::Flags;
 use super::key::{Key, Kind, VARIABLE_PREFIX, variable};
 use super::keys::{KEYS, find};
@@ -59,12 +59,7 @@ const FLAG: &str = "flag";
 const LIBRARY_VARIABLE: &str = "ORT_DYLIB_PATH";
 
 /// All sources in their order.
-pub(super) fn stack(
-    inherited: &[Address],
-    file: Option<Layer>,
-    variables: &[(String, String)],
-    given: &Flags,
-) -> Figment {
+pub(super) fn stack(inherited: &[Held], file: Option<Layer>, variables: &[(String, String)], given: &Flags) -> Figment {
     let mut figment = Figment::from(defaults()).merge(sockets(inherited)).merge(library(variables));
     for (name, path, value) in otel::settings(variables) {
         let mut data = Dict::new();
@@ -104,10 +99,10 @@ fn defaults() -> Layer {
 }
 
 /// Where systemd listens for the daemon.
-fn sockets(inherited: &[Address]) -> Layer {
+fn sockets(inherited: &[Held]) -> Layer {
     let mut data = Dict::new();
     if !inherited.is_empty() {
-        let listen: Vec<Value> = inherited.iter().map(|address| Value::from(address.to_string())).collect();
+        let listen: Vec<Value> = inherited.iter().map(|held| Value::from(held.to_string())).collect();
         insert(&mut data, "listen", listen.into());
     }
     Layer { name: SOCKETS, file: None, data }

@@ -19,7 +19,7 @@ mod template;
 
 use std::path::{Path, PathBuf};
 
-pub use address::Address;
+pub use address::{Address, Held};
 pub use args::{Cli, Command, Flags, Format};
 pub use man::write as write_manual;
 pub(crate) use read::log_filter;
@@ -41,14 +41,30 @@ pub struct Loaded {
     pub report: Report,
 }
 
+impl Loaded {
+    /// The same, with one more thing that is wrong.
+    #[must_use]
+    pub fn refused(mut self, source: Source, message: String) -> Self {
+        self.settings = None;
+        self.report.ok = false;
+        self.report.problems.push(Problem { key: None, value: None, source, message });
+        self
+    }
+}
+
 /// Reads all sources of this process. `inherited`: where systemd listens for it already.
-pub fn load(flags: &Flags, inherited: &[Address]) -> Loaded {
+pub fn load(flags: &Flags, inherited: &[Held]) -> Loaded {
     let file = flags.config.clone().or_else(|| {
         let default = PathBuf::from(args::DEFAULT_FILE);
         default.exists().then_some(default)
     });
     let variables: Vec<_> = variables().collect();
     load_from(flags, file.as_deref(), &variables, inherited)
+}
+
+/// Whether these flags name the configuration that the service reads.
+pub fn is_of_service(flags: &Flags) -> bool {
+    flags.config.as_deref().is_none_or(|file| file == Path::new(args::DEFAULT_FILE))
 }
 
 /// The variables of the environment whose names are text.
@@ -84,7 +100,7 @@ pub(crate) fn defaults() -> Settings {
 }
 
 /// Reads the given sources.
-fn load_from(flags: &Flags, file: Option<&Path>, variables: &[(String, String)], inherited: &[Address]) -> Loaded {
+fn load_from(flags: &Flags, file: Option<&Path>, variables: &[(String, String)], inherited: &[Held]) -> Loaded {
     let mut problems = Vec::new();
     let file = file.and_then(|path| layers::file(path).map_err(|problem| problems.push(*problem)).ok());
     let figment = layers::stack(inherited, file, variables, flags);

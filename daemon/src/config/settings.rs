@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tracing_subscriber::filter::Targets;
 
-use super::address::Address;
+use super::address::{Address, Held};
 use super::read::Reader;
 use super::telemetry::TelemetrySettings;
 use crate::trust::Mode;
@@ -188,11 +188,11 @@ pub enum LogFormat {
 impl Settings {
     /// Reads every key once; what is wrong is in the reader.
     /// `inherited`: where systemd listens for the daemon, which is served whatever else is.
-    pub(super) fn read(reader: &mut Reader, inherited: &[Address]) -> Self {
+    pub(super) fn read(reader: &mut Reader, inherited: &[Held]) -> Self {
         let bundle = reader.path("bundle");
         let mut listen = reader.addresses("listen");
         if let Some((wider, held)) = listen.iter().find_map(|address| {
-            let held = inherited.iter().find(|held| address.covers(held) && !held.covers(address));
+            let held = inherited.iter().find(|held| address.covers(&held.address) && !held.covers(address));
             held.map(|held| (address.clone(), held))
         }) {
             reader.reject(
@@ -204,7 +204,7 @@ impl Settings {
             );
         }
         listen.retain(|address| !inherited.iter().any(|held| held.covers(address)));
-        listen.extend_from_slice(inherited);
+        listen.extend(inherited.iter().map(|held| held.address.clone()));
         let insecure = reader.bool("insecure");
         let tls = ["tls.certificate", "tls.key", "tls.clients"].map(|key| (key, reader.path(key)));
         let state_dir = reader.path("state_dir").unwrap_or_default();

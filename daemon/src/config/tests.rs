@@ -215,10 +215,11 @@ fn log_filters_are_levels_and_targets() {
 
 #[test]
 fn sockets_of_systemd_are_served_whatever_else_is() {
-    let inherited: Vec<Address> = ["127.0.0.1:7", "unix:/run/a.sock"].map(|text| text.parse().unwrap()).into();
+    let held = |text: &str| Held { address: text.parse().unwrap(), only_v6: false };
+    let inherited = ["127.0.0.1:7", "unix:/run/a.sock"].map(held);
     let loaded = load_from(&flags(), None, &[], &inherited);
     assert_eq!(source(&loaded, "listen"), &Source::Sockets);
-    assert_eq!(loaded.settings.unwrap().listen, inherited);
+    assert_eq!(loaded.settings.unwrap().listen, inherited.clone().map(|held| held.address));
     // What the configuration names besides is bound here; what systemd holds is not bound again.
     let listen = owned(&[("RECURVE_LISTEN", "127.0.0.1:8,unix:/run/a.sock")]);
     let settings = load_from(&flags(), None, &listen, &inherited).settings.unwrap();
@@ -229,7 +230,12 @@ fn sockets_of_systemd_are_served_whatever_else_is() {
     let report = load_from(&flags(), None, &wider, &inherited).report.text();
     assert!(report.contains("systemd's socket holds 127.0.0.1:7"), "{report}");
     // They open nothing that the configuration's own addresses may not.
-    let open = ["0.0.0.0:7".parse().unwrap()];
+    let open = [held("0.0.0.0:7")];
     let refused = load_from(&flags(), None, &[], &open);
     assert!(refused.report.text().contains("other machines can reach 0.0.0.0:7"), "{}", refused.report.text());
+    // One for version 6 alone leaves what comes by version 4 to the configuration's own.
+    let six = [Held { only_v6: true, ..held("[::]:7") }];
+    let both = owned(&[("RECURVE_LISTEN", "0.0.0.0:7,[::1]:7"), ("RECURVE_INSECURE", "true")]);
+    let settings = load_from(&flags(), None, &both, &six).settings.unwrap();
+    assert_eq!(settings.listen, ["0.0.0.0:7", "[::]:7"].map(|text| text.parse().unwrap()));
 }

@@ -6,6 +6,7 @@ pub mod exit;
 pub mod memory;
 pub mod service;
 pub mod signals;
+pub mod socket_unit;
 pub mod sockets;
 mod status;
 mod vitals;

@@ -5,8 +5,13 @@ use std::net;
 use std::os::unix::net as unix;
 
 use listenfd::ListenFd;
+use rustix::net::sockopt;
 
-use crate::config::Address;
+use crate::config::{Address, Held};
+
+/// What may stand in the socket unit.
+pub(super) const ALLOWED: &str =
+    "allowed in the socket unit are ListenStream=IP:PORT, ListenStream=PORT and ListenStream=/PATH";
 
 /// A socket that listens already.
 #[derive(Debug)]
@@ -19,7 +24,7 @@ pub enum Socket {
 
 /// Those that were handed over, each with its address.
 #[derive(Debug, Default)]
-pub struct Inherited(Vec<(Address, Socket)>);
+pub struct Inherited(Vec<(Held, Socket)>);
 
 impl Inherited {
     /// Takes what was handed over to this process; nothing where nobody did. Before any thread is started.
@@ -32,33 +37,31 @@ impl Inherited {
     }
 
     /// Where they listen.
-    pub fn addresses(&self) -> Vec<Address> {
-        self.0.iter().map(|(address, _)| address.clone()).collect()
+    pub fn held(&self) -> Vec<Held> {
+        self.0.iter().map(|(held, _)| held.clone()).collect()
     }
 
     /// The socket of this address, if it was handed over.
     pub fn of(&mut self, address: &Address) -> Option<Socket> {
-        let found = self.0.iter().position(|(held, _)| held == address)?;
+        let found = self.0.iter().position(|(held, _)| held.address == *address)?;
         Some(self.0.swap_remove(found).1)
     }
 }
 
-fn one(handed: &mut ListenFd, index: usize) -> Result<(Address, Socket), String> {
+fn one(handed: &mut ListenFd, index: usize) -> Result<(Held, Socket), String> {
     if let Ok(Some(socket)) = handed.take_tcp_listener(index) {
         let address = socket.local_addr().map_err(|error| refused(index, &error.to_string()))?;
-        return Ok((Address::Tcp(address), Socket::Tcp(socket)));
+        let only_v6 = address.is_ipv6() && sockopt::ipv6_v6only(&socket).unwrap_or(false);
+        return Ok((Held { address: Address::Tcp(address), only_v6 }, Socket::Tcp(socket)));
     }
     let socket = handed.take_unix_listener(index).map_err(|error| refused(index, &error.to_string()))?;
     let socket = socket.ok_or_else(|| refused(index, "it is gone"))?;
     let address = socket.local_addr().map_err(|error| refused(index, &error.to_string()))?;
     let path = address.as_pathname().ok_or_else(|| refused(index, "it has no path"))?;
-    Ok((Address::Unix(path.to_owned()), Socket::Unix(socket)))
+    let address = Address::Unix(path.to_owned());
+    Ok((Held { address, only_v6: false }, Socket::Unix(socket)))
 }
 
 fn refused(index: usize, reason: &str) -> String {
-    format!(
-        "socket {} that systemd hands over cannot be served: {reason}; allowed in the socket unit are ListenStream=IP:PORT, \
-         ListenStream=PORT and ListenStream=/PATH",
-        index + 1
-    )
+    format!("socket {} that systemd hands over cannot be served: {reason}; {ALLOWED}", index + 1)
 }
