@@ -1,5 +1,7 @@
 //! SIGTERM: what runs may finish, what waits is sent away, and the process ends with 0.
 
+use std::time::Duration;
+
 use recurve_proto::reason;
 use recurve_proto::v1::FinishReason;
 use recurve_tests::client::{begin, connect, greedy, told};
@@ -28,6 +30,22 @@ async fn running_answers_finish_and_waiting_ones_are_sent_away() {
     assert_eq!((answer.tokens.len(), answer.reason()), (60, FinishReason::MaxTokens));
     let status = daemon.ended();
     assert_eq!(status.code(), Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_has_connected_and_not_asked_yet_is_told_in_words() {
+    let daemon = slow().set("shutdown.grace", 60).start();
+    let (client, late) = (connect(&daemon).await, connect(&daemon).await);
+    let mut running = begin(&client, greedy(&[2], ENDLESS)).await.unwrap();
+    running.until(1).await.unwrap();
+    daemon.terminate();
+    daemon.wait_for("stopping; a second signal ends the process at once");
+    // Within that it would hear that the connection takes no calls any more.
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    let status = begin(&late, greedy(&[2], 1)).await.map(|_| ()).unwrap_err();
+    assert_eq!(told(&status), (Code::Unavailable, reason::SHUTTING_DOWN.into(), vec![]));
+    drop(running);
+    assert_eq!(daemon.ended().code(), Some(0));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -6,7 +6,7 @@
 use std::io::{self, Cursor};
 use std::net::IpAddr;
 use std::pin::pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use hyper::body::Incoming;
@@ -17,7 +17,7 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, join, split};
 use tokio::net::TcpStream;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, TryAcquireError};
 use tokio::time::error::Elapsed;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tonic::service::Routes;
@@ -58,7 +58,7 @@ const FRAME: u32 = 64 << 10;
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// How often it is told that there are too many connections.
 const FULL_WARNING: Duration = Duration::from_secs(10);
-/// How long a connection may still begin when the node stops. Below [`LAST_BYTES`], within which its one call is answered.
+/// How long a connection may still begin, and make its first call, when the node stops; longer while others are answered.
 const LAST_BEGINNINGS: Duration = Duration::from_millis(250);
 /// Time for the last bytes of a finished answer to leave.
 const LAST_BYTES: Duration = Duration::from_millis(500);
@@ -69,8 +69,18 @@ pub struct Server {
     node: Arc<Node>,
     health: HealthReporter,
     tasks: TaskTracker,
+    stages: Stages,
+    /// When it began to drain.
+    drained: OnceLock<Instant>,
+}
+
+/// How far its end has come.
+#[derive(Debug, Clone, Default)]
+struct Stages {
     /// No new connections; those that are open may finish their calls.
     drain: CancellationToken,
+    /// Nor first calls.
+    last_call: CancellationToken,
     /// Everything ends.
     end: CancellationToken,
 }
@@ -83,8 +93,7 @@ struct Shared {
     tls: Option<Tls>,
     places: Places,
     tasks: TaskTracker,
-    drain: CancellationToken,
-    end: CancellationToken,
+    stages: Stages,
 }
 
 /// Room for connections. Each kind has its own, so that none can take another's.
@@ -122,8 +131,8 @@ impl Server {
             node: Arc::clone(node),
             health: health::add(&mut routes, node).await,
             tasks: TaskTracker::new(),
-            drain: CancellationToken::new(),
-            end: CancellationToken::new(),
+            stages: Stages::default(),
+            drained: OnceLock::new(),
         };
         health::add_reflection(&mut routes).map_err(io::Error::other)?;
         let shared = Arc::new(Shared {
@@ -133,16 +142,15 @@ impl Server {
             tls,
             places: Places::new(limits.connections),
             tasks: server.tasks.clone(),
-            drain: server.drain.clone(),
-            end: server.end.clone(),
+            stages: server.stages.clone(),
         });
         for listener in listeners {
             let shared = Arc::clone(&shared);
             server.tasks.spawn(async move {
-                shared.drain.run_until_cancelled(accept(&listener, &shared)).await;
+                shared.stages.drain.run_until_cancelled(accept(&listener, &shared)).await;
             });
         }
-        server.tasks.spawn(follow_drain(Arc::clone(node), server.health.clone(), server.drain.clone()));
+        server.tasks.spawn(follow_drain(Arc::clone(node), server.health.clone(), server.stages.drain.clone()));
         server.tasks.close();
         Ok(server)
     }
@@ -153,20 +161,25 @@ impl Server {
         health::tell(&self.health, &self.node).await;
     }
 
-    /// Takes no new connections, and tells the clients of open ones to go elsewhere with their next call.
+    /// Takes no new connections, and tells the clients of open ones to go elsewhere with their next call. Who has connected and
+    /// not asked yet is let ask, to be answered in the protocol's words instead of being cut off.
     pub fn drain(&self) {
-        self.drain.cancel();
+        self.drained.get_or_init(Instant::now);
+        self.stages.drain.cancel();
     }
 
     /// Waits until every call is answered, but at most `grace`; then closes what is left.
     pub async fn finish(self, grace: Duration) {
-        self.drain.cancel();
+        self.drain();
         if timeout(grace, self.node.idle()).await.is_err() {
             warn!("clients did not take the end of their answers in time");
         }
+        let last_call = *self.drained.get_or_init(Instant::now) + LAST_BEGINNINGS;
+        let _ = timeout_at(last_call, self.tasks.wait()).await;
+        self.stages.last_call.cancel();
         // What watches health never ends by itself; an answer's last bytes may still be on their way.
         let _ = timeout(LAST_BYTES, self.tasks.wait()).await;
-        self.end.cancel();
+        self.stages.end.cancel();
         self.tasks.wait().await;
     }
 }
@@ -274,17 +287,9 @@ async fn handshake(stream: TcpStream, ip: IpAddr, shared: &Shared) -> Option<(En
     }
 }
 
-/// The beginning of a connection, as long as that may take: when the node stops, a moment only. Who came just before is then told
-/// so in the protocol's words, instead of being cut off.
+/// The beginning of a connection, as long as that may take, and as long as it may still make a call.
 async fn in_time<T>(beginning: impl Future<Output = T>, shared: &Shared) -> Option<Result<T, Elapsed>> {
-    let stops = async {
-        shared.drain.cancelled().await;
-        sleep(LAST_BEGINNINGS).await;
-    };
-    tokio::select! {
-        began = timeout(PREFACE_TIME, beginning) => Some(began),
-        () = stops => None,
-    }
+    shared.stages.last_call.run_until_cancelled(timeout(PREFACE_TIME, beginning)).await
 }
 
 /// Serves one connection if it begins as HTTP/2 does, in time.
@@ -312,7 +317,10 @@ async fn serve(
 ) {
     let caller = peer.clone();
     let (routes, measured) = (shared.routes.clone(), Arc::clone(shared));
+    let called = CancellationToken::new();
+    let calls = called.clone();
     let service = tower::service_fn(move |mut request: http::Request<Incoming>| {
+        calls.cancel();
         let measure = Measure::begin(&measured.telemetry, &measured.methods, request.uri().path());
         request.extensions_mut().insert(caller.clone());
         request.extensions_mut().insert(here.clone());
@@ -330,13 +338,17 @@ async fn serve(
         .max_frame_size(FRAME)
         .serve_connection(TokioIo::new(stream), TowerToHyperService::new(service));
     let mut connection = pin!(connection);
+    let drained = async {
+        shared.stages.drain.cancelled().await;
+        shared.stages.last_call.run_until_cancelled(called.cancelled()).await;
+    };
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,
-        () = shared.drain.cancelled() => {
+        () = drained => {
             connection.as_mut().graceful_shutdown();
             tokio::select! {
                 ended = connection => ended,
-                () = shared.end.cancelled() => Ok(()),
+                () = shared.stages.end.cancelled() => Ok(()),
             }
         }
     };
