@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use clap::Parser as _;
-use recurved::config::{self, Cli, Command, Entry, Flags, Format, Held, Loaded, Settings, Source};
+use recurved::config::{self, Cli, Command, Entry, Flags, Format, Held, Loaded, Settings};
 use recurved::doctor;
 use recurved::grpc::Listener;
 use recurved::log::Log;
@@ -139,17 +139,17 @@ fn code(error: &Error) -> u8 {
 }
 
 fn check_config(flags: &Flags, format: Format) -> ExitCode {
-    let (Loaded { report, .. }, held) = as_service(flags);
+    let AsService { loaded: Loaded { report, .. }, note, .. } = as_service(flags);
     let printed = print(&match format {
-        Format::Text => report.text() + &sockets_note(&held),
+        Format::Text => report.text() + &note.map(|note| format!("# {note}\n")).unwrap_or_default(),
         Format::Json => report.json() + "\n",
     });
     if report.ok { printed } else { exit::CONFIG.into() }
 }
 
 fn doctor(flags: &Flags, format: Format) -> ExitCode {
-    let (loaded, _) = as_service(flags);
-    let findings = doctor::examine_loaded(&loaded);
+    let AsService { loaded, held, note } = as_service(flags);
+    let findings = doctor::examine_loaded(&loaded, &held, note);
     let printed = print(&match format {
         Format::Text => doctor::text(&findings),
         Format::Json => doctor::json(&findings) + "\n",
@@ -171,25 +171,34 @@ fn manual(to: &Path) -> ExitCode {
     }
 }
 
-/// The configuration as systemd's service would have it, and the sockets that it would be handed; as this process has it, where the
-/// flags name another file than the service's.
-fn as_service(flags: &Flags) -> (Loaded, Vec<Held>) {
-    if !config::is_of_service(flags) {
-        return (config::load(flags, &[]), Vec::new());
-    }
-    match socket_unit::held() {
-        Ok(held) => (config::load(flags, &held), held),
-        Err(message) => (config::load(flags, &[]).refused(Source::Sockets, message), Vec::new()),
-    }
+/// The configuration as systemd's service would have it.
+struct AsService {
+    loaded: Loaded,
+    /// The sockets that it would be handed.
+    held: Vec<Held>,
+    /// Why it is not told with them.
+    note: Option<String>,
 }
 
-/// Where systemd listens for the service, which `listen` need not say.
-fn sockets_note(held: &[Held]) -> String {
-    let addresses: Vec<String> = held.iter().map(ToString::to_string).collect();
-    match addresses.is_empty() {
-        true => String::new(),
-        false => format!("# recurved.socket holds {}: the service serves them beside `listen`\n", addresses.join(", ")),
+/// With systemd's sockets, unless the flags name another file than the service's: that may be a daemon's that no systemd runs.
+fn as_service(flags: &Flags) -> AsService {
+    let alone = |note| AsService { loaded: config::load(flags, &[]), held: Vec::new(), note };
+    let unit = match socket_unit::ask() {
+        Ok(unit) => unit,
+        Err(reason) => return alone(Some(format!("without the addresses of recurved.socket: {reason}"))),
+    };
+    if !config::is_of_service(flags) {
+        let addresses: Vec<String> = unit.held.iter().map(|held| held.address.to_string()).collect();
+        let note = || {
+            format!(
+                "without the addresses of recurved.socket ({}), for this is not the service's file; as the service's, those that \
+                 other machines can reach need TLS",
+                addresses.join(", ")
+            )
+        };
+        return alone((!addresses.is_empty()).then(note));
     }
+    AsService { loaded: config::load(flags, &unit.held).refusing(unit.refused), held: unit.held, note: None }
 }
 
 /// Writes to standard output; a reader that went away is no failure.

@@ -51,22 +51,27 @@ impl Address {
 pub struct Held {
     /// Where.
     pub address: Address,
-    /// Whether an address of version 6 gets nothing that comes by version 4 (`IPV6_V6ONLY`, ipv6(7)).
+    /// Whether it is one of version 6 that gets nothing of what comes by version 4 (`IPV6_V6ONLY`, ipv6(7)).
     pub only_v6: bool,
 }
 
 impl Held {
+    /// `only_v6`: what is set for the socket, of whichever kind it is.
+    pub fn new(address: Address, only_v6: bool) -> Self {
+        let six = matches!(address, Address::Tcp(address) if address.is_ipv6());
+        Self { address, only_v6: only_v6 && six }
+    }
+
     /// Whether this socket gets what comes to the other address, too.
     pub(super) fn covers(&self, other: &Address) -> bool {
         let by_v4 = matches!(other, Address::Tcp(other) if other.ip().to_canonical().is_ipv4());
-        let for_v6 = matches!(self.address, Address::Tcp(address) if address.is_ipv6());
-        self.address.covers(other) && !(self.only_v6 && for_v6 && by_v4)
+        self.address.covers(other) && !(self.only_v6 && by_v4)
     }
-}
 
-impl fmt::Display for Held {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.address.fmt(f)
+    /// Whether this address is that of the socket, and would get what comes by version 4 if the daemon listened on it itself.
+    pub(super) fn is_half_of(&self, other: &Address) -> bool {
+        let any = matches!(other, Address::Tcp(other) if other.ip().is_unspecified());
+        self.only_v6 && any && self.address == *other
     }
 }
 
@@ -161,8 +166,8 @@ mod tests {
             ("0.0.0.0:1", true, "10.0.0.1:1", true),
             ("unix:/a", true, "unix:/a", true),
         ] {
-            let held = Held { address: held.parse().unwrap(), only_v6 };
-            assert_eq!(held.covers(&other.parse().unwrap()), covers, "{held} {only_v6} {other}");
+            let held = Held::new(held.parse().unwrap(), only_v6);
+            assert_eq!(held.covers(&other.parse().unwrap()), covers, "{held:?} {other}");
         }
     }
 

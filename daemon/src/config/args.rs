@@ -28,14 +28,16 @@ pub struct Cli {
 /// What `recurved` can do besides serving.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Prints the settings in effect and where each came from; exits with 78 when something is wrong.
+    /// Prints the settings in effect and where each came from; exits with 78 when something is wrong. Without --config, or with the
+    /// service's file, the sockets that systemd holds for the service belong to it.
     CheckConfig {
         /// How to print them.
         #[arg(long, value_enum, default_value_t = Format::Text)]
         format: Format,
     },
     /// Looks at this machine, its configuration and its files, and says what to do where something is wrong; exits with 69 when
-    /// the daemon would not serve, and with 78 when its configuration is wrong.
+    /// the daemon would not serve, and with 78 when its configuration is wrong. Without --config, or with the service's file, the
+    /// sockets that systemd holds for the service belong to it, and are not tried.
     Doctor {
         /// How to print what was found.
         #[arg(long, value_enum, default_value_t = Format::Text)]

@@ -1,4 +1,4 @@
-//! The sources of settings, each as a figment provider: defaults < sockets that systemd handed over < file < environment < flags.
+//! The sources of settings, each as a figment provider: defaults < sockets that systemd holds < file < environment < flags.
 
 use std::path::{Path, PathBuf};
 
@@ -102,7 +102,7 @@ fn defaults() -> Layer {
 fn sockets(inherited: &[Held]) -> Layer {
     let mut data = Dict::new();
     if !inherited.is_empty() {
-        let listen: Vec<Value> = inherited.iter().map(|held| Value::from(held.to_string())).collect();
+        let listen: Vec<Value> = inherited.iter().map(|held| Value::from(held.address.to_string())).collect();
         insert(&mut data, "listen", listen.into());
     }
     Layer { name: SOCKETS, file: None, data }

@@ -1,6 +1,6 @@
 //! The one place where the daemon reads files, flags and environment variables for its settings.
 //!
-//! Defaults < sockets that systemd hands over < TOML file < `RECURVE_*` variables < flags. All problems are found and reported
+//! Defaults < sockets that systemd holds < TOML file < `RECURVE_*` variables < flags. All problems are found and reported
 //! together.
 
 mod address;
@@ -42,17 +42,26 @@ pub struct Loaded {
 }
 
 impl Loaded {
-    /// The same, with one more thing that is wrong.
+    /// The same, with sockets that cannot be served.
     #[must_use]
-    pub fn refused(mut self, source: Source, message: String) -> Self {
-        self.settings = None;
-        self.report.ok = false;
-        self.report.problems.push(Problem { key: None, value: None, source, message });
+    pub fn refusing(mut self, sockets: Vec<String>) -> Self {
+        if !sockets.is_empty() {
+            self.settings = None;
+            self.report.ok = false;
+        }
+        let problems = sockets.into_iter();
+        let source = Source::Sockets;
+        self.report.problems.extend(problems.map(|message| Problem {
+            key: None,
+            value: None,
+            source: source.clone(),
+            message,
+        }));
         self
     }
 }
 
-/// Reads all sources of this process. `inherited`: where systemd listens for it already.
+/// Reads all sources of this process. `inherited`: where systemd listens for it, or is to.
 pub fn load(flags: &Flags, inherited: &[Held]) -> Loaded {
     let file = flags.config.clone().or_else(|| {
         let default = PathBuf::from(args::DEFAULT_FILE);
@@ -108,7 +117,8 @@ fn load_from(flags: &Flags, file: Option<&Path>, variables: &[(String, String)],
     let settings = Settings::read(&mut reader, inherited);
     let (values, problems) = reader.finish();
     let ok = problems.is_empty();
-    Loaded { settings: ok.then_some(settings), report: Report { ok, values, problems } }
+    let sockets = inherited.iter().map(|held| held.address.to_string()).collect();
+    Loaded { settings: ok.then_some(settings), report: Report { ok, values, sockets, problems } }
 }
 
 #[cfg(test)]

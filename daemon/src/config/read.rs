@@ -157,11 +157,21 @@ impl Reader {
 
     /// Reports a value that is wrong only beside others.
     pub(super) fn reject(&mut self, path: &str, message: impl Into<String>) {
-        let (value, source) = match self.entries.iter().find(|entry| entry.key == path) {
-            Some(entry) => (Some(entry.value.clone()).filter(|v| !v.is_null()), entry.source.clone()),
-            None => (None, Source::Default),
-        };
+        let entry = self.entries.iter().find(|entry| entry.key == path);
+        let value = entry.map(|entry| entry.value.clone()).filter(|value| !value.is_null());
+        let source = self.source(path);
         self.problems.push(Problem { key: Some(path.into()), value, source, message: message.into() });
+    }
+
+    /// Reports what is wrong with sockets that systemd holds.
+    pub(super) fn reject_sockets(&mut self, message: String) {
+        self.problems.push(Problem { key: None, value: None, source: Source::Sockets, message });
+    }
+
+    /// Where the value of a key that was read came from.
+    pub(super) fn source(&self, path: &str) -> Source {
+        let entry = self.entries.iter().find(|entry| entry.key == path);
+        entry.map_or(Source::Default, |entry| entry.source.clone())
     }
 
     /// Every key with its value, and every problem.

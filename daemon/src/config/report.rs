@@ -11,7 +11,7 @@ use serde_json::Value;
 pub enum Source {
     /// Nothing set it.
     Default,
-    /// Sockets that systemd handed over.
+    /// Sockets that systemd holds.
     Sockets,
     /// This configuration file.
     File(PathBuf),
@@ -80,6 +80,8 @@ pub struct Report {
     pub ok: bool,
     /// One for each key.
     pub values: Vec<Entry>,
+    /// Where systemd listens for the daemon, which is served whatever `listen` says.
+    pub sockets: Vec<String>,
     /// All that is wrong.
     pub problems: Vec<Problem>,
 }
@@ -111,6 +113,9 @@ impl Report {
             } else {
                 let _ = writeln!(text, "{line:width$}  # {source}");
             }
+        }
+        if !self.sockets.is_empty() {
+            let _ = writeln!(text, "# recurved.socket: {}; served whatever `listen` says", self.sockets.join(", "));
         }
         if !self.problems.is_empty() {
             let _ = write!(text, "\n{}", problems(&self.problems));

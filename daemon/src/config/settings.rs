@@ -7,6 +7,7 @@ use tracing_subscriber::filter::Targets;
 
 use super::address::{Address, Held};
 use super::read::Reader;
+use super::report::Source;
 use super::telemetry::TelemetrySettings;
 use crate::trust::Mode;
 
@@ -198,8 +199,21 @@ impl Settings {
             reader.reject(
                 "listen",
                 format!(
-                    "systemd's socket holds {held}, so {wider} cannot be listened on: leave it out here, and name it in a drop-in of the \
-                     socket (`systemctl edit recurved.socket`: ListenStream=)"
+                    "systemd's socket holds {}, so {wider} cannot be listened on: leave it out here, and name it in a drop-in of the \
+                     socket (`systemctl edit recurved.socket`: ListenStream=)",
+                    held.address
+                ),
+            );
+        }
+        let half = |address: &&Address| inherited.iter().any(|held| held.is_half_of(address));
+        if reader.source("listen") != Source::Sockets
+            && let Some(address) = listen.iter().find(half)
+        {
+            reader.reject(
+                "listen",
+                format!(
+                    "systemd's socket holds {address} for IPv6 alone: for IPv4 name 0.0.0.0 here, or set BindIPv6Only=both \
+                     (`systemctl edit recurved.socket`)"
                 ),
             );
         }
@@ -286,11 +300,11 @@ impl Settings {
                 reader.reject(key, "is not set, and TLS needs all three: tls.certificate, tls.key and tls.clients");
             }
         }
-        settings.check_together(reader, insecure);
+        settings.check_together(reader, insecure, inherited);
         settings
     }
 
-    fn check_together(&self, reader: &mut Reader, insecure: bool) {
+    fn check_together(&self, reader: &mut Reader, insecure: bool, inherited: &[Held]) {
         if self.trust.reachable && !insecure && self.trust.mode.is_some_and(|mode| mode < Mode::Enforce) {
             reader.reject(
                 "trust.mode",
@@ -316,7 +330,18 @@ impl Settings {
         if insecure || self.tls.is_some() {
             return;
         }
-        let open: Vec<String> = self.listen.iter().filter(|a| !a.is_local()).map(ToString::to_string).collect();
+        let open: Vec<&Address> = self.listen.iter().filter(|address| !address.is_local()).collect();
+        let (held, open): (Vec<_>, Vec<_>) =
+            open.into_iter().partition(|&open| inherited.iter().any(|held| held.address == *open));
+        let words = |open: &[&Address]| open.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+        if !held.is_empty() {
+            reader.reject_sockets(format!(
+                "other machines can reach {} of recurved.socket: set tls.certificate, tls.key and tls.clients, or take it out of \
+                 the socket unit (`systemctl edit recurved.socket`), or set insecure = true if everyone on that network may use \
+                 the model and read what others ask it",
+                words(&held)
+            ));
+        }
         if !open.is_empty() {
             reader.reject(
                 "listen",
@@ -324,7 +349,7 @@ impl Settings {
                     "other machines can reach {}: set tls.certificate, tls.key and tls.clients, or listen on 127.0.0.1 or \
                      a Unix socket (and come in through SSH), or set insecure = true if everyone on that network may use \
                      the model and read what others ask it",
-                    open.join(", ")
+                    words(&open)
                 ),
             );
         }

@@ -215,7 +215,7 @@ fn log_filters_are_levels_and_targets() {
 
 #[test]
 fn sockets_of_systemd_are_served_whatever_else_is() {
-    let held = |text: &str| Held { address: text.parse().unwrap(), only_v6: false };
+    let held = |text: &str| Held::new(text.parse().unwrap(), false);
     let inherited = ["127.0.0.1:7", "unix:/run/a.sock"].map(held);
     let loaded = load_from(&flags(), None, &[], &inherited);
     assert_eq!(source(&loaded, "listen"), &Source::Sockets);
@@ -232,10 +232,32 @@ fn sockets_of_systemd_are_served_whatever_else_is() {
     // They open nothing that the configuration's own addresses may not.
     let open = [held("0.0.0.0:7")];
     let refused = load_from(&flags(), None, &[], &open);
-    assert!(refused.report.text().contains("other machines can reach 0.0.0.0:7"), "{}", refused.report.text());
+    let report = refused.report.text();
+    assert!(report.contains("systemd's sockets: other machines can reach 0.0.0.0:7 of recurved.socket"), "{report}");
     // One for version 6 alone leaves what comes by version 4 to the configuration's own.
-    let six = [Held { only_v6: true, ..held("[::]:7") }];
+    let six = [Held::new("[::]:7".parse().unwrap(), true)];
     let both = owned(&[("RECURVE_LISTEN", "0.0.0.0:7,[::1]:7"), ("RECURVE_INSECURE", "true")]);
     let settings = load_from(&flags(), None, &both, &six).settings.unwrap();
     assert_eq!(settings.listen, ["0.0.0.0:7", "[::]:7"].map(|text| text.parse().unwrap()));
+    let any = owned(&[("RECURVE_LISTEN", "[::]:7"), ("RECURVE_INSECURE", "true")]);
+    let report = load_from(&flags(), None, &any, &six).report.text();
+    assert!(report.contains("systemd's socket holds [::]:7 for IPv6 alone"), "{report}");
+    let insecure = owned(&[("RECURVE_INSECURE", "true")]);
+    assert!(load_from(&flags(), None, &insecure, &six).report.ok);
+}
+
+#[test]
+fn only_the_service_s_own_file_is_read_with_its_sockets() {
+    let with = |config: Option<&str>| Flags { config: config.map(Into::into), ..Flags::default() };
+    assert!(is_of_service(&with(None)) && is_of_service(&with(Some("/etc/recurve/recurved.toml"))));
+    assert!(!is_of_service(&with(Some("recurved.toml"))));
+}
+
+#[test]
+fn sockets_that_cannot_be_served_are_problems_beside_all_others() {
+    let open = [Held::new("0.0.0.0:7".parse().unwrap(), false)];
+    let report = load_from(&flags(), None, &[], &open).refusing(vec!["@a".to_owned(), "@b".to_owned()]).report;
+    assert_eq!((report.ok, report.problems.len()), (false, 3));
+    let right = load_from(&flags(), None, &[], &[]).refusing(Vec::new());
+    assert!(right.report.ok && right.settings.is_some());
 }

@@ -3,7 +3,7 @@
 use super::{Finding, Verdict};
 use crate::config::Report;
 
-const CHECK: &str = "configuration";
+pub(super) const CHECK: &str = "configuration";
 
 pub(super) fn check(report: &Report) -> Vec<Finding> {
     if report.problems.is_empty() {

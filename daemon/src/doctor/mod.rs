@@ -26,7 +26,7 @@ use std::time::SystemTime;
 use recurve_bundle::Bundle;
 use serde::Serialize;
 
-use crate::config::{Loaded, Settings};
+use crate::config::{Held, Loaded, Settings};
 use crate::deployment;
 use crate::store::Store;
 use crate::system;
@@ -143,6 +143,8 @@ struct Patient<'a> {
     model: Result<Option<Model>, Untold>,
     /// What the daemon that asks itself knows; none where another process looks.
     serving: Option<&'a Serving>,
+    /// The sockets that systemd holds for the daemon, or will when they are started: they are not the daemon's to make.
+    held: &'a [Held],
     /// Whether this process is of a user who is neither root nor the service's: what is not shown to such a one may be right.
     stranger: bool,
     /// Bytes that this process may still take.
@@ -165,13 +167,14 @@ fn read(root: &Path, below: &str) -> Option<String> {
     Some(fs::read_to_string(root.join(below)).ok()?.trim().to_owned())
 }
 
-/// Looks at this machine with these settings. Blocks.
-pub fn examine(settings: &Settings, serving: Option<&Serving>) -> Vec<Finding> {
+/// Looks at this machine with these settings. `held`: where systemd listens for the daemon, as far as another process looks. Blocks.
+pub fn examine(settings: &Settings, serving: Option<&Serving>, held: &[Held]) -> Vec<Finding> {
     let patient = Patient {
         root: Path::new("/"),
         settings,
         model: model(settings),
         serving,
+        held,
         stranger: serving.is_none() && permissions::stranger(Path::new("/"), &settings.state_dir),
         available: system::memory::available(),
         now: SystemTime::now(),
@@ -179,11 +182,12 @@ pub fn examine(settings: &Settings, serving: Option<&Serving>) -> Vec<Finding> {
     all(&patient)
 }
 
-/// Looks at this machine with a configuration that may be wrong. Blocks.
-pub fn examine_loaded(loaded: &Loaded) -> Vec<Finding> {
+/// Looks at this machine with a configuration that may be wrong. `note`: what of it could not be looked at. Blocks.
+pub fn examine_loaded(loaded: &Loaded, held: &[Held], note: Option<String>) -> Vec<Finding> {
     let mut findings = configuration::check(&loaded.report);
+    findings.extend(note.map(|note| Finding::skipped(configuration::CHECK, note)));
     match &loaded.settings {
-        Some(settings) => findings.extend(examine(settings, None)),
+        Some(settings) => findings.extend(examine(settings, None, held)),
         None => findings.push(Finding::skipped("other checks", "they need a configuration that is right")),
     }
     findings

@@ -7,7 +7,7 @@ use std::path::Path;
 use rustix::fs::{Access, access};
 use rustix::io::Errno;
 
-use super::{Finding, Patient, Verdict, existing, read};
+use super::{Finding, Patient, Verdict, existing, ports, read};
 use crate::config::Address;
 
 const CHECK: &str = "permissions";
@@ -22,9 +22,12 @@ pub(super) fn check(patient: &Patient<'_>) -> Vec<Finding> {
     if let Some(dir) = &settings.telemetry.dir {
         folders.push(("telemetry.dir", dir));
     }
-    // Where systemd holds the sockets they are made by it.
-    let held: &[String] = patient.serving.map_or(&[], |serving| &serving.listen);
-    for address in settings.listen.iter().filter(|address| !held.contains(&address.to_string())) {
+    // Those that systemd holds are made by it.
+    for address in settings
+        .listen
+        .iter()
+        .filter(|address| !ports::served(patient, address) && ports::held(patient, address).is_none())
+    {
         if let Address::Unix(path) = address
             && let Some(folder) = path.parent()
         {

@@ -7,16 +7,17 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 
 use super::{Finding, Patient, Verdict};
-use crate::config::Address;
+use crate::config::{Address, Held};
 
 const CHECK: &str = "ports";
+const SOCKET_UNIT: &str = "recurved.socket";
 
 pub(super) fn check(patient: &Patient<'_>) -> Vec<Finding> {
-    let held: &[String] = patient.serving.map_or(&[], |serving| &serving.listen);
-    let one = |address: &Address| match address {
-        _ if held.contains(&address.to_string()) => Finding::ok(CHECK, format!("{address} is served")),
-        Address::Tcp(address) => tcp(patient.root, *address),
-        Address::Unix(path) => unix(path),
+    let one = |address: &Address| match (held(patient, address), address) {
+        _ if served(patient, address) => Finding::ok(CHECK, format!("{address} is served")),
+        (Some(held), _) => of_systemd(patient.root, held),
+        (None, Address::Tcp(address)) => tcp(patient.root, *address),
+        (None, Address::Unix(path)) => unix(path),
     };
     let mut findings: Vec<Finding> = patient.settings.listen.iter().map(one).collect();
     if let Some(address) = patient.settings.telemetry.prometheus.filter(|_| patient.serving.is_none()) {
@@ -25,12 +26,35 @@ pub(super) fn check(patient: &Patient<'_>) -> Vec<Finding> {
     findings
 }
 
-/// Whether something listens where the daemon is to.
+/// Whether the daemon that asks itself listens there.
+pub(super) fn served(patient: &Patient<'_>, address: &Address) -> bool {
+    patient.serving.is_some_and(|serving| serving.listen.contains(&address.to_string()))
+}
+
+/// The socket of this address that systemd has for the daemon.
+pub(super) fn held<'a>(patient: &Patient<'a>, address: &Address) -> Option<&'a Held> {
+    patient.held.iter().find(|held| held.address == *address)
+}
+
+/// Whether something listens where the daemon is to. Systemd's sockets are not tried: whoever connects starts the service.
 pub(super) fn listened(patient: &Patient<'_>) -> bool {
     patient.settings.listen.iter().any(|address| match address {
-        Address::Tcp(address) => listening(patient.root, *address).is_some(),
+        _ if held(patient, address).is_some() => true,
+        Address::Tcp(address) => listening(patient.root, |local| meet(local, *address)).is_some(),
         Address::Unix(path) => UnixStream::connect(path).is_ok(),
     })
+}
+
+/// One that systemd listens on, or will: what another process has, it cannot have.
+fn of_systemd(root: &Path, held: &Held) -> Finding {
+    let Address::Tcp(address) = held.address else {
+        return Finding::ok(CHECK, format!("{} is systemd's, by {SOCKET_UNIT}", held.address));
+    };
+    let apart = |local: SocketAddr| held.only_v6 && local.ip().to_canonical().is_ipv4();
+    match listening(root, |local| meet(local, address) && !apart(local)) {
+        Some(inode) => taken(address, &owner(root, inode), SOCKET_UNIT),
+        None => Finding::ok(CHECK, format!("{address} is free, for {SOCKET_UNIT}")),
+    }
 }
 
 fn tcp(root: &Path, address: SocketAddr) -> Finding {
@@ -42,9 +66,9 @@ fn tcp(root: &Path, address: SocketAddr) -> Finding {
         Err(error) => {
             // Ports below 1024 are refused to most users whether they are taken or not.
             if matches!(error.kind(), ErrorKind::AddrInUse | ErrorKind::PermissionDenied)
-                && let Some(inode) = listening(root, address)
+                && let Some(inode) = listening(root, |local| meet(local, address))
             {
-                return taken(address, &owner(root, inode));
+                return taken(address, &owner(root, inode), "listen");
             }
             let advice = match error.kind() {
                 ErrorKind::AddrNotAvailable => {
@@ -63,7 +87,8 @@ fn tcp(root: &Path, address: SocketAddr) -> Finding {
     }
 }
 
-fn taken(address: SocketAddr, owner: &Owner) -> Finding {
+/// `place`: where another one can be set.
+fn taken(address: SocketAddr, owner: &Owner, place: &str) -> Finding {
     match owner {
         Owner::Process(pid, name) if name == "recurved" => {
             Finding::ok(CHECK, format!("{address} is served by recurved, process {pid}"))
@@ -74,9 +99,8 @@ fn taken(address: SocketAddr, owner: &Owner) -> Finding {
             Verdict::Problem,
             format!("{address} is taken by {name}, process {pid}"),
             format!(
-                "end that process, or set listen to another port, such as {}:{}",
-                address.ip(),
-                next(address.port())
+                "end that process, or set another port in {place}, such as {}",
+                SocketAddr::new(address.ip(), next(address.port()))
             ),
         ),
         Owner::Hidden => Finding::new(
@@ -100,8 +124,8 @@ enum Owner {
     Hidden,
 }
 
-/// The inode of what listens on an address, or keeps others from it.
-fn listening(root: &Path, address: SocketAddr) -> Option<u64> {
+/// The inode of what listens on such an address.
+fn listening(root: &Path, such: impl Fn(SocketAddr) -> bool) -> Option<u64> {
     const LISTEN: &str = "0A";
     let tables = ["proc/net/tcp", "proc/net/tcp6"].map(|name| fs::read_to_string(root.join(name)).unwrap_or_default());
     tables.iter().flat_map(|table| table.lines().skip(1)).find_map(|line| {
@@ -109,7 +133,7 @@ fn listening(root: &Path, address: SocketAddr) -> Option<u64> {
         let local = local(words.next()?)?;
         let state = words.nth(1)?;
         let inode = words.nth(5)?.parse().ok()?;
-        (state == LISTEN && meet(local, address)).then_some(inode)
+        (state == LISTEN && such(local)).then_some(inode)
     })
 }
 
@@ -214,7 +238,8 @@ mod tests {
             ("[::1]:50051", None),
             ("127.0.0.1:8080", None),
         ] {
-            assert_eq!(listening(root.path(), address.parse().unwrap()), inode, "{address}");
+            let wanted = address.parse().unwrap();
+            assert_eq!(listening(root.path(), |local| meet(local, wanted)), inode, "{address}");
         }
         assert_eq!(owner(root.path(), 4711), Owner::Hidden);
         let process = root.path().join("proc/77");
@@ -222,7 +247,7 @@ mod tests {
         fs::write(process.join("comm"), "nginx\n").unwrap();
         std::os::unix::fs::symlink("socket:[4711]", process.join("fd/3")).unwrap();
         let address = "127.0.0.1:50051".parse().unwrap();
-        let finding = taken(address, &owner(root.path(), 4711));
+        let finding = taken(address, &owner(root.path(), 4711), "listen");
         assert_eq!(finding.found, "127.0.0.1:50051 is taken by nginx, process 77");
         assert!(finding.advice.contains("127.0.0.1:50052"), "{}", finding.advice);
         for (owner, verdict) in [
@@ -230,8 +255,14 @@ mod tests {
             (Owner::Process(9, "recurved".to_owned()), Verdict::Ok),
             (Owner::Hidden, Verdict::Note),
         ] {
-            assert_eq!(taken(address, &owner).verdict, verdict);
+            assert_eq!(taken(address, &owner, "listen").verdict, verdict);
         }
+        // Systemd's, of which others may have a part.
+        let of = |address: &str, only_v6| of_systemd(root.path(), &Held::new(address.parse().unwrap(), only_v6));
+        assert!(of("[::]:50051", false).found.contains("is taken by nginx"), "{:?}", of("[::]:50051", false));
+        assert!(of("[::]:50051", false).advice.contains("recurved.socket, such as [::]:50052"));
+        assert!(of("[::]:50051", true).found.starts_with("[::]:50051 is free"), "{:?}", of("[::]:50051", true));
+        assert!(of("192.0.2.1:443", false).found.starts_with("192.0.2.1:443 is free"));
     }
 
     #[test]

@@ -5,7 +5,16 @@ use crate::config;
 
 fn at<'a>(tree: &'a Path, settings: &'a Settings) -> Patient<'a> {
     let available = Some(4_000_000_000);
-    Patient { root: tree, settings, model: Ok(None), serving: None, stranger: false, available, now: UNIX_EPOCH }
+    Patient {
+        root: tree,
+        settings,
+        model: Ok(None),
+        serving: None,
+        held: &[],
+        stranger: false,
+        available,
+        now: UNIX_EPOCH,
+    }
 }
 
 fn tree(board: &str) -> PathBuf {
@@ -59,6 +68,28 @@ fn cores_that_are_held_back_and_swap_on_flash_are_told() {
     file(root.path(), governor, "powersave\n");
     file(root.path(), "sys/devices/system/cpu/cpufreq/policy0/scaling_driver", "intel_pstate\n");
     assert!(!found(processor::check(&patient), "powersave"));
+}
+
+#[test]
+fn sockets_of_systemd_are_neither_made_nor_tried() {
+    let root = tempfile::tempdir().unwrap();
+    // A client on it would start the service.
+    let path = root.path().join("recurved.sock");
+    let socket = std::os::unix::net::UnixListener::bind(&path).unwrap();
+    socket.set_nonblocking(true).unwrap();
+    let missing = root.path().join("none/recurved.sock");
+    let held = [&path, &missing].map(|path| Held::new(config::Address::Unix(path.clone()), false));
+    let listen = held.clone().map(|held| held.address).into();
+    let settings = Settings { listen, state_dir: root.path().to_owned(), ..config::defaults() };
+    let patient = Patient { held: &held, ..at(root.path(), &settings) };
+    for check in [ports::check, permissions::check] {
+        let findings = check(&patient);
+        assert!(findings.iter().all(|finding| finding.verdict == Verdict::Ok), "{findings:?}");
+    }
+    assert!(ports::listened(&patient));
+    assert_eq!(socket.accept().unwrap_err().kind(), io::ErrorKind::WouldBlock);
+    let alone = Patient { held: &[], ..patient };
+    assert!(ports::check(&alone).iter().any(|finding| finding.verdict == Verdict::Problem));
 }
 
 #[test]

@@ -146,6 +146,7 @@ mod tests {
             settings: &settings,
             model: Ok(None),
             serving: None,
+            held: &[],
             stranger: false,
             available: None,
             now: UNIX_EPOCH,

@@ -249,7 +249,7 @@ impl Api for Service {
             onnxruntime: self.node.onnxruntime().map(ToOwned::to_owned),
             model: matches!(self.node.phase(), Phase::Serving(_)),
         };
-        let findings = spawn_blocking(move || doctor::examine(&settings, Some(&serving))).await;
+        let findings = spawn_blocking(move || doctor::examine(&settings, Some(&serving), &[])).await;
         let findings = findings.map_err(|_| CallError::Abandoned.status(call.id))?;
         Ok(Response::new(v1::CheckResponse { findings: findings.into_iter().map(finding).collect() }))
     }

@@ -1,6 +1,7 @@
 //! The socket unit as systemd has it, for those who look at the service from outside: only the service itself is handed its sockets.
 
 use std::fs;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -9,77 +10,106 @@ use crate::config::{Address, Held};
 
 const UNIT: &str = "recurved.socket";
 
-/// Where systemd listens for the service, or will at the next start of the machine; nothing without systemd, without the unit, or
-/// while it is off. Asks `systemctl`. Blocks.
+/// Where systemd listens for the service, or will when the socket is started: the service requires it.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct SocketUnit {
+    /// What the service is handed.
+    pub held: Vec<Held>,
+    /// Which of it the daemon cannot serve, and what is allowed.
+    pub refused: Vec<String>,
+}
+
+/// Asks systemd (`systemctl`); nothing is held without systemd, or without the unit. Blocks.
 ///
 /// # Errors
-/// It listens where the daemon cannot serve.
-pub fn held() -> Result<Vec<Held>, String> {
+/// systemd does not answer.
+pub fn ask() -> Result<SocketUnit, String> {
     if !Path::new("/run/systemd/system").exists() {
-        return Ok(Vec::new());
+        return Ok(SocketUnit::default());
     }
-    let question = ["show", UNIT, "--property=ActiveState,UnitFileState,BindIPv6Only,Listen"];
-    let answer = Command::new("systemctl").args(question).env("LC_ALL", "C").stdin(Stdio::null()).output();
-    let Ok(answer) = answer else { return Ok(Vec::new()) };
+    let question = ["show", UNIT, "--property=LoadState,BindIPv6Only,Listen"];
+    let asked = Command::new("systemctl").args(question).env("LC_ALL", "C").stdin(Stdio::null()).output();
+    let answer = asked.map_err(|error| format!("systemctl cannot be run: {error}"))?;
+    if !answer.status.success() {
+        let said = String::from_utf8_lossy(&answer.stderr);
+        return Err(format!("systemctl show {UNIT} failed: {}", said.lines().next().unwrap_or("it says nothing")));
+    }
     let only_v6 = fs::read_to_string("/proc/sys/net/ipv6/bindv6only").is_ok_and(|text| text.trim() == "1");
-    read(&String::from_utf8_lossy(&answer.stdout), only_v6)
+    Ok(read(&String::from_utf8_lossy(&answer.stdout), only_v6))
 }
 
 /// Reads what `systemctl show` printed. `only_v6`: what `BindIPv6Only=default` is here.
-fn read(shown: &str, only_v6: bool) -> Result<Vec<Held>, String> {
-    let values = |name: &'static str| {
-        shown
-            .lines()
-            .filter_map(move |line| line.split_once('=').filter(|(key, _)| *key == name).map(|(_, value)| value))
-    };
-    let is = |name, wanted: &str| values(name).any(|value| value.starts_with(wanted));
-    if !is("ActiveState", "active") && !is("UnitFileState", "enabled") {
-        return Ok(Vec::new());
+fn read(shown: &str, only_v6: bool) -> SocketUnit {
+    let pairs = || shown.lines().filter_map(|line| line.split_once('='));
+    let is = |name, value| pairs().any(|pair| pair == (name, value));
+    let mut unit = SocketUnit::default();
+    // Not one that is masked, or that there is not.
+    if !is("LoadState", "loaded") {
+        return unit;
     }
     let only_v6 = is("BindIPv6Only", "ipv6-only") || only_v6 && is("BindIPv6Only", "default");
-    let one = |listens: &str| {
-        let stream = listens.strip_suffix(" (Stream)");
-        let address = stream.and_then(|text| match text.starts_with('/') {
-            true => Some(Address::Unix(PathBuf::from(text))),
-            false => text.parse().ok().map(Address::Tcp),
-        });
-        let refused = || format!("{UNIT} listens on {listens}, which cannot be served; {ALLOWED}");
-        Ok(Held { address: address.ok_or_else(refused)?, only_v6 })
-    };
-    values("Listen").map(one).collect()
+    for (_, listens) in pairs().filter(|(name, _)| *name == "Listen") {
+        match listens.strip_suffix(" (Stream)").and_then(address) {
+            Some(address) => unit.held.push(Held::new(address, only_v6)),
+            None => unit.refused.push(format!("{UNIT} listens on {listens}, which cannot be served; {ALLOWED}")),
+        }
+    }
+    unit
+}
+
+/// An address as systemd prints it: `IP:PORT`, with the interface of a link-local one behind it (`%2`), or a path.
+fn address(text: &str) -> Option<Address> {
+    if text.starts_with('/') {
+        return Some(Address::Unix(PathBuf::from(text)));
+    }
+    let Some((address, interface)) = text.rsplit_once('%') else { return text.parse().ok().map(Address::Tcp) };
+    let SocketAddr::V6(mut address) = address.parse().ok()? else { return None };
+    let index = || fs::read_to_string(format!("/sys/class/net/{interface}/ifindex")).ok()?.trim().parse().ok();
+    address.set_scope_id(interface.parse().ok().or_else(index)?);
+    Some(Address::Tcp(SocketAddr::V6(address)))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    const SHOWN: &str = "ActiveState=inactive\nUnitFileState=enabled\nBindIPv6Only=default\nListen=[::]:50051 (Stream)\nListen=/run/a.sock (Stream)\n";
+    const SHOWN: &str =
+        "LoadState=loaded\nBindIPv6Only=default\nListen=[::]:50051 (Stream)\nListen=/run/a.sock (Stream)\n";
 
     #[test]
     fn its_addresses_are_those_that_systemd_shows() {
-        let addresses = |held: Vec<Held>| held.iter().map(ToString::to_string).collect::<Vec<_>>();
-        let held = read(SHOWN, false).unwrap();
-        assert!(held.iter().all(|held| !held.only_v6));
-        assert_eq!(addresses(held), ["[::]:50051", "unix:/run/a.sock"]);
-        assert!(read(SHOWN, true).unwrap()[0].only_v6);
-        assert!(read(&SHOWN.replace("default", "ipv6-only"), false).unwrap()[0].only_v6);
-        assert!(!read(&SHOWN.replace("default", "both"), true).unwrap()[0].only_v6);
+        let unit = read(SHOWN, false);
+        let held = ["[::]:50051", "unix:/run/a.sock"].map(|text| Held::new(text.parse().unwrap(), false));
+        assert_eq!(unit, SocketUnit { held: held.into(), refused: Vec::new() });
+        for (set, by_default, only_v6) in [("default", true, true), ("ipv6-only", false, true), ("both", true, false)] {
+            let held = read(&SHOWN.replace("default", set), by_default).held;
+            assert_eq!((held[0].only_v6, held[1].only_v6), (only_v6, false), "{set}");
+        }
     }
 
     #[test]
-    fn one_that_is_off_holds_nothing() {
-        let off = SHOWN.replace("enabled", "disabled");
-        assert_eq!(read(&off, false), Ok(Vec::new()));
-        assert_eq!(read(&off.replace("inactive", "active"), false).unwrap().len(), 2);
-        // A unit that there is not.
-        assert_eq!(read("ActiveState=inactive\nUnitFileState=\n", false), Ok(Vec::new()));
+    fn one_that_is_not_there_or_masked_holds_nothing() {
+        for state in ["not-found", "masked"] {
+            assert_eq!(read(&SHOWN.replace("loaded", state), false), SocketUnit::default());
+        }
     }
 
     #[test]
-    fn what_cannot_be_served_is_named() {
-        for listens in ["@name (Stream)", "/run/fifo (FIFO)", "127.0.0.1:7 (Datagram)", "vsock::7 (Stream)"] {
-            let refused = read(&format!("{SHOWN}Listen={listens}\n"), false).unwrap_err();
-            assert!(refused.contains(listens) && refused.contains("ListenStream=IP:PORT"), "{refused}");
+    fn a_link_local_address_has_its_interface() {
+        let held = read("LoadState=loaded\nListen=[fe80::1]:50051%2 (Stream)\n", false).held;
+        assert_eq!(held[0].address, "[fe80::1%2]:50051".parse().unwrap());
+        assert_eq!(address("[fe80::1]:7%lo"), Some("[fe80::1%1]:7".parse().unwrap()));
+        assert_eq!(address("[fe80::1]:7%no-such-interface"), None);
+    }
+
+    #[test]
+    fn what_cannot_be_served_is_named_beside_the_rest() {
+        let others = ["@name (Stream)", "/run/fifo (FIFO)", "127.0.0.1:7 (Datagram)", "vsock::7 (Stream)"];
+        let unit =
+            read(&others.iter().map(|other| format!("Listen={other}\n")).fold(SHOWN.to_owned(), |a, b| a + &b), false);
+        assert_eq!((unit.held.len(), unit.refused.len()), (2, 4));
+        for (refused, other) in unit.refused.iter().zip(others) {
+            assert!(refused.contains(other) && refused.contains("ListenStream=IP:PORT"), "{refused}");
         }
     }
 }

@@ -51,15 +51,14 @@ impl Inherited {
 fn one(handed: &mut ListenFd, index: usize) -> Result<(Held, Socket), String> {
     if let Ok(Some(socket)) = handed.take_tcp_listener(index) {
         let address = socket.local_addr().map_err(|error| refused(index, &error.to_string()))?;
-        let only_v6 = address.is_ipv6() && sockopt::ipv6_v6only(&socket).unwrap_or(false);
-        return Ok((Held { address: Address::Tcp(address), only_v6 }, Socket::Tcp(socket)));
+        let only_v6 = sockopt::ipv6_v6only(&socket).unwrap_or(false);
+        return Ok((Held::new(Address::Tcp(address), only_v6), Socket::Tcp(socket)));
     }
     let socket = handed.take_unix_listener(index).map_err(|error| refused(index, &error.to_string()))?;
     let socket = socket.ok_or_else(|| refused(index, "it is gone"))?;
     let address = socket.local_addr().map_err(|error| refused(index, &error.to_string()))?;
     let path = address.as_pathname().ok_or_else(|| refused(index, "it has no path"))?;
-    let address = Address::Unix(path.to_owned());
-    Ok((Held { address, only_v6: false }, Socket::Unix(socket)))
+    Ok((Held::new(Address::Unix(path.to_owned()), false), Socket::Unix(socket)))
 }
 
 fn refused(index: usize, reason: &str) -> String {

@@ -101,13 +101,18 @@ fn encrypted(config: &Value) -> bool {
     !value(config, "tls.certificate").is_null()
 }
 
-/// Where a daemon with this configuration listens, as far as it can be asked without certificates; by default the usual place.
+/// Where a daemon with this configuration listens, itself or by systemd's sockets, as far as it can be asked without certificates;
+/// by default the usual place.
 fn addresses(config: &Value, on: &On) -> Result<Vec<Address>, Failure> {
     let encrypted = encrypted(config);
-    let listen = value(config, "listen");
-    let texts = listen.as_array().into_iter().flatten().filter_map(Value::as_str);
-    let mut found: Vec<Target> =
-        texts.filter_map(|text| target::resolve(Some(text), Path::new(target::LOCAL_SOCKET)).ok()).collect();
+    let (listen, sockets) = (value(config, "listen"), &config["sockets"]);
+    let texts = [&listen, sockets].into_iter().filter_map(Value::as_array).flatten().filter_map(Value::as_str);
+    let mut found: Vec<Target> = Vec::new();
+    for target in texts.filter_map(|text| target::resolve(Some(text), Path::new(target::LOCAL_SOCKET)).ok()) {
+        if !found.contains(&target) {
+            found.push(target);
+        }
+    }
     found.retain(|target| !encrypted || matches!(target, Target::Unix(_)));
     let usual = on.address()?;
     if found.is_empty() || matches!(usual.target, Target::Unix(_)) && !found.contains(&usual.target) {
