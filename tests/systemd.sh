@@ -5,14 +5,14 @@
 #   tests/systemd.sh [--short|--container] [--cuts N] [--seed N] [--board|--no-board] [--only PATTERN]
 #
 #   --short     what CI runs: all points in a container, and of those in a virtual machine the ones that need one, with 2 power cuts
-#   --container only what a container can show, in about a minute
+#   --container only what containers can show, in three minutes
 #   --cuts      how often the virtual machine loses its power (default: 10; 2 with --short; 0 for none)
 #   --seed      of the instants at which it does; printed, to be repeated
 #   --board     also the arm64 package on an emulated board (the default without --short)
 #   --possible  only says whether this machine can do it: nothing else happens
 #   --only      only points whose names match this regular expression, and what those need
 #
-# The container is systemd-nspawn's, the machines are QEMU's without hardware acceleration. Root file systems are made once
+# The containers are systemd-nspawn's, of Debian 12 and 13; the machines are QEMU's without hardware acceleration. Root file systems are made once
 # (mmdebstrap) and kept in .cache/vm; so is the log of each run, .cache/vm/log. Takes the packages in target/debian; those that are
 # missing or older than the last commit are made by deploy/package.sh. Needs root. What is missing it installs with CI=true or as
 # root: mmdebstrap, systemd-container, e2fsprogs, openssh-client, QEMU. Exit code 77: a plain Debian cannot be made or started here.
@@ -68,6 +68,8 @@ run=$(mktemp -d "$cache/run-XXXXXX")
 . "$here/shortage.sh"
 # shellcheck source=tests/systemd/cuts.sh
 . "$here/cuts.sh"
+# shellcheck source=tests/systemd/newer.sh
+. "$here/newer.sh"
 # shellcheck source=tests/systemd/guide.sh
 . "$here/guide.sh"
 # shellcheck source=tests/systemd/board.sh
@@ -94,15 +96,23 @@ main() {
     prepare_image amd64
 
     heading "container (systemd-nspawn, this machine's processor)"
-    container_start
+    container_start amd64
     service_points
     package_points
     container_stop
 
-    heading "docs/install.md, in a container of its own"
-    container_start
-    guide_points
+    heading "container of Debian 13, whose systemd is newer"
+    prepare_root trixie
+    container_start trixie
+    newer_points
     container_stop
+
+    for release in amd64 trixie; do
+        heading "docs/install.md, in a container of its own"
+        container_start "$release"
+        guide_points
+        container_stop
+    done
 
     if [ "$contained" = true ]; then verdict; exit; fi
 

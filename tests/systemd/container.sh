@@ -3,11 +3,12 @@
 
 container='' # process of systemd-nspawn's terminal
 
+# container_start ROOT: boots the root file system of that name in .cache/vm.
 container_start() {
     where=container
     root=$run/container
     mkdir "$root"
-    tar -C "$root" -xf "$cache/amd64/root.tar"
+    tar -C "$root" -xf "$cache/$1/root.tar"
     # It wants a terminal.
     setsid script -qfc "systemd-nspawn --quiet --boot --register=no --keep-unit --private-network \
         --machine=recurve-$$ --directory='$root'" "$run/console" </dev/null >/dev/null 2>&1 &

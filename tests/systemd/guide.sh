@@ -9,4 +9,5 @@ follows_the_guide() {
     sleep 5
     # In the folder that the packages were copied to.
     on 'mkdir guide; mv ./*.deb guide/; ./typist install.md guide'
+    figure "$(on '. /etc/os-release; echo "$PRETTY_NAME"')"
 }

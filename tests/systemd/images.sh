@@ -70,23 +70,41 @@ prepare_image() {
     if [ "$arch" != "$(dpkg --print-architecture)" ]; then foreign "$arch"; fi
     # The initial RAM disk holds the drivers of QEMU's disk alone: with all modules, it takes half an hour under emulation.
     # shellcheck disable=SC2016
-    mmdebstrap --quiet --arch="$arch" --variant=minbase --include="$contents,$kernel" \
-        --aptopt='Acquire::Languages "none"' \
+    bootstrap "$debian" "$dir" --arch="$arch" --include="$contents,$kernel" \
         --essential-hook='mkdir -p "$1/etc/initramfs-tools/conf.d" "$1/usr/share/initramfs-tools/modules.d"' \
         --essential-hook='printf "MODULES=list\nCOMPRESS=gzip\n" >"$1/etc/initramfs-tools/conf.d/machine"' \
-        --essential-hook='printf "virtio_pci\nvirtio_blk\next4\n" >"$1/usr/share/initramfs-tools/modules.d/machine"' \
-        "$debian" "$dir/root.tar" >>"$log" 2>&1 || unable "mmdebstrap failed: $log"
+        --essential-hook='printf "virtio_pci\nvirtio_blk\next4\n" >"$1/usr/share/initramfs-tools/modules.d/machine"'
     if [ "$arch" != "$(dpkg --print-architecture)" ]; then no_foreign; fi
-    mkdir "$dir/root"
-    tar -C "$dir/root" -xf "$dir/root.tar"
     cp "$dir/root"/boot/vmlinuz-* "$dir/vmlinuz"
     cp "$dir/root"/boot/initrd.img-* "$dir/initrd"
-    furnish "$dir/root"
-    tar -C "$dir/root" -cf "$dir/root.tar" .
     truncate -s 3G "$dir/disk"
     mkfs.ext4 -q -F -d "$dir/root" "$dir/disk"
     rm -rf --one-file-system "$dir/root"
     echo "$recipe" >"$dir/recipe"
+}
+
+# prepare_root RELEASE: a root file system of another release for containers, in .cache/vm/RELEASE; without a kernel.
+prepare_root() {
+    local dir=$cache/$1 recipe="$1 $contents 1"
+    [ "$(cat "$dir/recipe" 2>/dev/null)" != "$recipe" ] || return 0
+    echo "making the root file system of Debian $1 (once)"
+    rm -rf "$dir"
+    mkdir -p "$dir"
+    bootstrap "$1" "$dir" --include="$contents"
+    rm -rf --one-file-system "$dir/root"
+    echo "$recipe" >"$dir/recipe"
+}
+
+# bootstrap RELEASE FOLDER OPTION…: a Debian that is furnished, as a folder (root) and as a file (root.tar).
+bootstrap() {
+    local release=$1 dir=$2
+    shift 2
+    mmdebstrap --quiet --variant=minbase --aptopt='Acquire::Languages "none"' "$@" "$release" "$dir/root.tar" >>"$log" 2>&1 ||
+        unable "mmdebstrap failed: $log"
+    mkdir "$dir/root"
+    tar -C "$dir/root" -xf "$dir/root.tar"
+    furnish "$dir/root"
+    tar -C "$dir/root" -cf "$dir/root.tar" .
 }
 
 # Programs of another architecture run while its packages are configured; the registration is taken back by no_foreign.
