@@ -23,8 +23,12 @@ here=$repository/tests/systemd
 cache=$repository/.cache/vm
 
 die() { printf 'systemd.sh: %s\n' "$*" >&2; exit 1; }
-# What fails before anything of ours is there is no verdict on it.
-unable() { printf 'systemd.sh: %s\n' "$*" >&2; exit 77; }
+# What fails before anything of ours is there is no verdict on it, and takes none back.
+unable() {
+    printf 'systemd.sh: %s\n' "$*" >&2
+    verdict || exit 1
+    exit 77
+}
 usage() { sed -n '2,18s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; }
 
 short=false contained=false possible=false cuts='' seed=$RANDOM board='' only=.
@@ -94,6 +98,7 @@ main() {
     prepare_tools
     prepare_packages amd64
     prepare_image amd64
+    prepare_root trixie
 
     heading "container (systemd-nspawn, this machine's processor)"
     container_start amd64
@@ -102,7 +107,6 @@ main() {
     container_stop
 
     heading "container of Debian 13, whose systemd is newer"
-    prepare_root trixie
     container_start trixie
     newer_points
     container_stop

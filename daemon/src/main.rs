@@ -10,8 +10,9 @@ use recurved::doctor;
 use recurved::grpc::Listener;
 use recurved::log::Log;
 use recurved::system::signals::{ReloadSignal, StopSignals};
+use recurved::system::socket_unit::{self, SocketUnit};
 use recurved::system::sockets::Inherited;
-use recurved::system::{exit, service, socket_unit};
+use recurved::system::{exit, service};
 use recurved::trust::TrustError;
 use recurved::{Control, Error};
 use tokio::sync::mpsc;
@@ -139,17 +140,17 @@ fn code(error: &Error) -> u8 {
 }
 
 fn check_config(flags: &Flags, format: Format) -> ExitCode {
-    let AsService { loaded: Loaded { report, .. }, note, .. } = as_service(flags);
+    let (Loaded { report, .. }, _) = as_service(flags);
     let printed = print(&match format {
-        Format::Text => report.text() + &note.map(|note| format!("# {note}\n")).unwrap_or_default(),
+        Format::Text => report.text(),
         Format::Json => report.json() + "\n",
     });
     if report.ok { printed } else { exit::CONFIG.into() }
 }
 
 fn doctor(flags: &Flags, format: Format) -> ExitCode {
-    let AsService { loaded, held, note } = as_service(flags);
-    let findings = doctor::examine_loaded(&loaded, &held, note);
+    let (loaded, held) = as_service(flags);
+    let findings = doctor::examine_loaded(&loaded, &held);
     let printed = print(&match format {
         Format::Text => doctor::text(&findings),
         Format::Json => doctor::json(&findings) + "\n",
@@ -171,34 +172,22 @@ fn manual(to: &Path) -> ExitCode {
     }
 }
 
-/// The configuration as systemd's service would have it.
-struct AsService {
-    loaded: Loaded,
-    /// The sockets that it would be handed.
-    held: Vec<Held>,
-    /// Why it is not told with them.
-    note: Option<String>,
-}
-
-/// With systemd's sockets, unless the flags name another file than the service's: that may be a daemon's that no systemd runs.
-fn as_service(flags: &Flags) -> AsService {
-    let alone = |note| AsService { loaded: config::load(flags, &[]), held: Vec::new(), note };
-    let unit = match socket_unit::ask() {
-        Ok(unit) => unit,
-        Err(reason) => return alone(Some(format!("without the addresses of recurved.socket: {reason}"))),
-    };
-    if !config::is_of_service(flags) {
-        let addresses: Vec<String> = unit.held.iter().map(|held| held.address.to_string()).collect();
-        let note = || {
-            format!(
-                "without the addresses of recurved.socket ({}), for this is not the service's file; as the service's, those that \
-                 other machines can reach need TLS",
-                addresses.join(", ")
-            )
-        };
-        return alone((!addresses.is_empty()).then(note));
+/// The configuration as systemd's service would have it, with the sockets that it would be handed; without them, where the flags
+/// name another file than the service's: that may be a daemon's that no systemd runs.
+fn as_service(flags: &Flags) -> (Loaded, Vec<Held>) {
+    let SocketUnit { held, refused, note } = socket_unit::ask();
+    if config::is_of_service(flags) {
+        return (config::load(flags, &held).refusing(refused).noting(note), held);
     }
-    AsService { loaded: config::load(flags, &unit.held).refusing(unit.refused), held: unit.held, note: None }
+    let addresses: Vec<String> = held.iter().map(|held| held.address.to_string()).collect();
+    let left_out = || {
+        format!(
+            "without the addresses of recurved.socket ({}), for this is not the service's file; as the service's, those that \
+             other machines can reach need TLS",
+            addresses.join(", ")
+        )
+    };
+    (config::load(flags, &[]).noting((!addresses.is_empty()).then(left_out)), Vec::new())
 }
 
 /// Writes to standard output; a reader that went away is no failure.

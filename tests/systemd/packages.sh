@@ -40,8 +40,8 @@ downgrades() {
 }
 
 removes() {
-    on 'apt-get remove -y -q recurved; ! systemctl is-active recurved.socket; ! systemctl is-active recurved.service
-        [ ! -e /run/recurve/recurved.sock ]; [ -d /var/lib/recurve/blobs ]; [ -f /etc/recurve/recurved.toml ]; ! ss -ltn | grep :50051'
+    on 'apt-get remove -y -q recurved; for unit in socket service; do [ "$(systemctl show -P ActiveState recurved.$unit)" = inactive ]; done
+        [ ! -e /run/recurve/recurved.sock ]; [ -d /var/lib/recurve/blobs ]; [ -f /etc/recurve/recurved.toml ]; [ "$(ss -ltn | grep -c :50051)" = 0 ]'
     on "apt-get install -y -q ./$(basename "$package")"
     there 60 'systemctl is-active recurved.service recurved.socket'
     answers
@@ -50,6 +50,6 @@ removes() {
 purges() {
     on 'apt-get purge -y -q recurved recurve-demo-model
         for left in /var/lib/recurve /etc/recurve /run/recurve /usr/lib/recurve /usr/bin/recurved /usr/share/recurve; do [ ! -e $left ] || { ls -laR $left; exit 1; }; done
-        ! find /etc/systemd /var/lib/systemd -name "*recurved*" | grep .
+        [ -z "$(find /etc/systemd /var/lib/systemd -name "*recurved*")" ]
         ! systemctl list-units --all --no-legend "recurved*" | grep -v not-found | grep .'
 }

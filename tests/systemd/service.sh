@@ -132,7 +132,9 @@ sockets_are_checked() {
     on "printf 'insecure = true\nlisten = [\"0.0.0.0:50055\"]\n[trust]\nmode = \"off\"\n[probation]\nseconds = 5\n' >/etc/recurve/recurved.toml
         recurved check-config; systemctl stop recurved; systemctl restart recurved.socket
         # Who looks does not wake it.
-        recurved doctor >~/checked || [ \$? = 69 ]; grep '50055 is held by systemd' ~/checked; ! systemctl is-active recurved
+        recurved doctor >~/checked || [ \$? = 69 ]; grep '50055 is held by systemd' ~/checked
+        agent-cli doctor >~/checked || [ \$? = 1 ]; grep 'recurved.service is stopped' ~/checked
+        sleep 1; [ \"\$(systemctl show -P ActiveState recurved)\" = inactive ]
         systemctl start recurved
         for address in 127.0.0.1 '[::1]'; do
             [ \"\$(agent-cli generate --temperature 0 --on \$address:50055 '$question')\" = '$answer' ]

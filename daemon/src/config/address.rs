@@ -31,9 +31,7 @@ impl Address {
             Self::Unix(_) => true,
         }
     }
-}
 
-impl Address {
     /// Whether a socket on this address gets what comes to the other one, too.
     pub(super) fn covers(&self, other: &Self) -> bool {
         match (self, other) {
@@ -43,6 +41,12 @@ impl Address {
             }
             _ => self == other,
         }
+    }
+
+    /// Whether it is every address of version 4, and the other one has its port.
+    pub(super) fn is_other_half_of(&self, other: &Self) -> bool {
+        let (Self::Tcp(one), Self::Tcp(other)) = (self, other) else { return false };
+        one.is_ipv4() && one.ip().is_unspecified() && one.port() == other.port()
     }
 }
 

@@ -42,6 +42,13 @@ pub struct Loaded {
 }
 
 impl Loaded {
+    /// The same, with something that could not be looked at.
+    #[must_use]
+    pub fn noting(mut self, note: Option<String>) -> Self {
+        self.report.notes.extend(note);
+        self
+    }
+
     /// The same, with sockets that cannot be served.
     #[must_use]
     pub fn refusing(mut self, sockets: Vec<String>) -> Self {
@@ -73,7 +80,11 @@ pub fn load(flags: &Flags, inherited: &[Held]) -> Loaded {
 
 /// Whether these flags name the configuration that the service reads.
 pub fn is_of_service(flags: &Flags) -> bool {
-    flags.config.as_deref().is_none_or(|file| file == Path::new(args::DEFAULT_FILE))
+    flags.config.as_deref().is_none_or(|file| is_same_file(file, Path::new(args::DEFAULT_FILE)))
+}
+
+fn is_same_file(one: &Path, other: &Path) -> bool {
+    one == other || one.canonicalize().is_ok_and(|one| other.canonicalize().is_ok_and(|other| one == other))
 }
 
 /// The variables of the environment whose names are text.
@@ -118,7 +129,7 @@ fn load_from(flags: &Flags, file: Option<&Path>, variables: &[(String, String)],
     let (values, problems) = reader.finish();
     let ok = problems.is_empty();
     let sockets = inherited.iter().map(|held| held.address.to_string()).collect();
-    Loaded { settings: ok.then_some(settings), report: Report { ok, values, sockets, problems } }
+    Loaded { settings: ok.then_some(settings), report: Report { ok, values, sockets, notes: Vec::new(), problems } }
 }
 
 #[cfg(test)]

@@ -82,6 +82,8 @@ pub struct Report {
     pub values: Vec<Entry>,
     /// Where systemd listens for the daemon, which is served whatever `listen` says.
     pub sockets: Vec<String>,
+    /// What of it could not be looked at.
+    pub notes: Vec<String>,
     /// All that is wrong.
     pub problems: Vec<Problem>,
 }
@@ -116,6 +118,9 @@ impl Report {
         }
         if !self.sockets.is_empty() {
             let _ = writeln!(text, "# recurved.socket: {}; served whatever `listen` says", self.sockets.join(", "));
+        }
+        for note in &self.notes {
+            let _ = writeln!(text, "# {note}");
         }
         if !self.problems.is_empty() {
             let _ = write!(text, "\n{}", problems(&self.problems));

@@ -194,6 +194,7 @@ impl Settings {
         let mut listen = reader.addresses("listen");
         if let Some((wider, held)) = listen.iter().find_map(|address| {
             let held = inherited.iter().find(|held| address.covers(&held.address) && !held.covers(address));
+            let held = held.filter(|_| !inherited.iter().any(|held| held.address == *address));
             held.map(|held| (address.clone(), held))
         }) {
             reader.reject(
@@ -205,15 +206,19 @@ impl Settings {
                 ),
             );
         }
-        let half = |address: &&Address| inherited.iter().any(|held| held.is_half_of(address));
+        // Beside an address of version 4 it says what is meant.
+        let whole = |half: &Address| {
+            listen.iter().chain(inherited.iter().map(|held| &held.address)).any(|other| other.is_other_half_of(half))
+        };
+        let half = |address: &&Address| inherited.iter().any(|held| held.is_half_of(address)) && !whole(address);
         if reader.source("listen") != Source::Sockets
             && let Some(address) = listen.iter().find(half)
         {
             reader.reject(
                 "listen",
                 format!(
-                    "systemd's socket holds {address} for IPv6 alone: for IPv4 name 0.0.0.0 here, or set BindIPv6Only=both \
-                     (`systemctl edit recurved.socket`)"
+                    "systemd's socket holds {address} for IPv6 alone: leave it out here, or for IPv4 name 0.0.0.0 with this port \
+                     beside it, or set BindIPv6Only=both (`systemctl edit recurved.socket`)"
                 ),
             );
         }

@@ -242,6 +242,11 @@ fn sockets_of_systemd_are_served_whatever_else_is() {
     let any = owned(&[("RECURVE_LISTEN", "[::]:7"), ("RECURVE_INSECURE", "true")]);
     let report = load_from(&flags(), None, &any, &six).report.text();
     assert!(report.contains("systemd's socket holds [::]:7 for IPv6 alone"), "{report}");
+    for (listen, held) in [("[::]:7,0.0.0.0:7", &six[..]), ("[::]:7", &[held("0.0.0.0:7"), six[0].clone()])] {
+        let both = owned(&[("RECURVE_LISTEN", listen), ("RECURVE_INSECURE", "true")]);
+        let report = load_from(&flags(), None, &both, held).report;
+        assert!(report.ok, "{listen}: {}", report.text());
+    }
     let insecure = owned(&[("RECURVE_INSECURE", "true")]);
     assert!(load_from(&flags(), None, &insecure, &six).report.ok);
 }
@@ -251,6 +256,12 @@ fn only_the_service_s_own_file_is_read_with_its_sockets() {
     let with = |config: Option<&str>| Flags { config: config.map(Into::into), ..Flags::default() };
     assert!(is_of_service(&with(None)) && is_of_service(&with(Some("/etc/recurve/recurved.toml"))));
     assert!(!is_of_service(&with(Some("recurved.toml"))));
+    // By whichever name.
+    let dir = tempfile::tempdir().unwrap();
+    let (file, link) = (dir.path().join("recurved.toml"), dir.path().join("link"));
+    std::fs::write(&file, "").unwrap();
+    std::os::unix::fs::symlink(&file, &link).unwrap();
+    assert!(is_same_file(&link, &file) && !is_same_file(&link, &dir.path().join("other")));
 }
 
 #[test]

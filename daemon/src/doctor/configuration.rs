@@ -3,9 +3,14 @@
 use super::{Finding, Verdict};
 use crate::config::Report;
 
-pub(super) const CHECK: &str = "configuration";
+const CHECK: &str = "configuration";
 
 pub(super) fn check(report: &Report) -> Vec<Finding> {
+    let notes = report.notes.iter().map(|note| Finding::skipped(CHECK, note));
+    problems(report).into_iter().chain(notes).collect()
+}
+
+fn problems(report: &Report) -> Vec<Finding> {
     if report.problems.is_empty() {
         return vec![Finding::ok(CHECK, format!("{} keys are right", report.values.len()))];
     }

@@ -182,10 +182,9 @@ pub fn examine(settings: &Settings, serving: Option<&Serving>, held: &[Held]) ->
     all(&patient)
 }
 
-/// Looks at this machine with a configuration that may be wrong. `note`: what of it could not be looked at. Blocks.
-pub fn examine_loaded(loaded: &Loaded, held: &[Held], note: Option<String>) -> Vec<Finding> {
+/// Looks at this machine with a configuration that may be wrong. `held`: where systemd listens for the daemon. Blocks.
+pub fn examine_loaded(loaded: &Loaded, held: &[Held]) -> Vec<Finding> {
     let mut findings = configuration::check(&loaded.report);
-    findings.extend(note.map(|note| Finding::skipped(configuration::CHECK, note)));
     match &loaded.settings {
         Some(settings) => findings.extend(examine(settings, None, held)),
         None => findings.push(Finding::skipped("other checks", "they need a configuration that is right")),

@@ -16,7 +16,7 @@ use super::peer::{self, Peer};
 use super::record::{Method, Record};
 use super::status::CallError;
 use crate::engine::job::{ClientId, Delta, Timings, Usage};
-use crate::node::{Node, NotServing, Serving};
+use crate::node::{Node, NotServing, Phase, Serving};
 
 /// An open call. The node waits for it when it stops.
 #[derive(Debug)]
@@ -116,6 +116,11 @@ impl Call {
     pub(super) fn finished(&mut self, outcome: &'static str, usage: Usage, timings: Timings) {
         self.record.finished(outcome, usage, timings);
     }
+}
+
+/// An operator's call that comes when the node stops already is told so, instead of being begun.
+pub(super) fn unless_stopping(node: &Node) -> Result<(), CallError> {
+    if matches!(node.phase(), Phase::Stopping) { Err(CallError::Stopping) } else { Ok(()) }
 }
 
 /// What the node serves, or will in a moment.

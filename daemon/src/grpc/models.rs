@@ -16,6 +16,7 @@ use tracing::{debug, info};
 use uuid::Uuid;
 
 use super::access::{self, Right};
+use super::call;
 use super::peer::{self, Peer};
 use super::state;
 use super::status::CallError;
@@ -57,6 +58,7 @@ impl Service {
         let id = Uuid::now_v7();
         let extensions = request.extensions();
         let models = access::check(extensions.get::<Peer>(), Right::Operate)
+            .and_then(|()| call::unless_stopping(&self.node))
             .and_then(|()| self.models.clone().ok_or(CallError::NotManaged));
         match models {
             Ok(models) => {

@@ -20,6 +20,7 @@ use tokio::time::error::Elapsed;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use tokio_util::task::task_tracker::TaskTrackerToken;
 use tonic::service::Routes;
 use tonic_health::server::HealthReporter;
 use tower::ServiceExt as _;
@@ -70,8 +71,17 @@ pub struct Server {
     health: HealthReporter,
     tasks: TaskTracker,
     stages: Stages,
+    /// Connections that have made no call yet.
+    beginnings: TaskTracker,
     /// When it began to drain.
     drained: OnceLock<Instant>,
+}
+
+/// A connection that has made no call yet.
+#[derive(Debug)]
+struct Beginning {
+    called: CancellationToken,
+    counted: Mutex<Option<TaskTrackerToken>>,
 }
 
 /// How far its end has come.
@@ -94,6 +104,7 @@ struct Shared {
     places: Places,
     tasks: TaskTracker,
     stages: Stages,
+    beginnings: TaskTracker,
 }
 
 /// Room for connections. Each kind has its own, so that none can take another's.
@@ -132,6 +143,7 @@ impl Server {
             health: health::add(&mut routes, node).await,
             tasks: TaskTracker::new(),
             stages: Stages::default(),
+            beginnings: TaskTracker::new(),
             drained: OnceLock::new(),
         };
         health::add_reflection(&mut routes).map_err(io::Error::other)?;
@@ -143,6 +155,7 @@ impl Server {
             places: Places::new(limits.connections),
             tasks: server.tasks.clone(),
             stages: server.stages.clone(),
+            beginnings: server.beginnings.clone(),
         });
         for listener in listeners {
             let shared = Arc::clone(&shared);
@@ -175,7 +188,8 @@ impl Server {
             warn!("clients did not take the end of their answers in time");
         }
         let last_call = *self.drained.get_or_init(Instant::now) + LAST_BEGINNINGS;
-        let _ = timeout_at(last_call, self.tasks.wait()).await;
+        self.beginnings.close();
+        let _ = timeout_at(last_call, self.beginnings.wait()).await;
         self.stages.last_call.cancel();
         // What watches health never ends by itself; an answer's last bytes may still be on their way.
         let _ = timeout(LAST_BYTES, self.tasks.wait()).await;
@@ -214,6 +228,7 @@ async fn accept(listener: &Listener, shared: &Arc<Shared>) {
             continue;
         };
         let (shared, here) = (Arc::clone(shared), here.clone());
+        let beginning = Beginning::counted(&shared.beginnings);
         shared.tasks.clone().spawn(async move {
             match (stream, peer) {
                 (Stream::Tcp(stream), Peer::Tcp(ip)) if shared.tls.is_some() => {
@@ -224,20 +239,34 @@ async fn accept(listener: &Listener, shared: &Arc<Shared>) {
                         return;
                     };
                     let (read, write) = split(stream);
-                    begin(read, write, (peer, here), &shared).await;
+                    begin(read, write, (peer, here), beginning, &shared).await;
                 }
                 (Stream::Tcp(stream), peer) => {
                     let (read, write) = stream.into_split();
-                    begin(read, write, (peer, here), &shared).await;
+                    begin(read, write, (peer, here), beginning, &shared).await;
                     drop(place);
                 }
                 (Stream::Unix(stream), peer) => {
                     let (read, write) = stream.into_split();
-                    begin(read, write, (peer, here), &shared).await;
+                    begin(read, write, (peer, here), beginning, &shared).await;
                     drop(place);
                 }
             }
         });
+    }
+}
+
+impl Beginning {
+    fn counted(beginnings: &TaskTracker) -> Arc<Self> {
+        Arc::new(Self { called: CancellationToken::new(), counted: Mutex::new(Some(beginnings.token())) })
+    }
+
+    /// It is none any more.
+    fn made_a_call(&self) {
+        if !self.called.is_cancelled() {
+            self.called.cancel();
+            self.counted.lock().unwrap_or_else(PoisonError::into_inner).take();
+        }
     }
 }
 
@@ -297,12 +326,13 @@ async fn begin(
     mut read: impl AsyncRead + Unpin + Send + 'static,
     write: impl AsyncWrite + Unpin + Send + 'static,
     ends: (Peer, Here),
+    beginning: Arc<Beginning>,
     shared: &Arc<Shared>,
 ) {
     let mut preface = [0; PREFACE.len()];
     match in_time(read.read_exact(&mut preface), shared).await {
         Some(Ok(Ok(_))) if preface == PREFACE => {
-            serve(join(Cursor::new(preface).chain(read), write), ends, shared).await;
+            serve(join(Cursor::new(preface).chain(read), write), ends, beginning, shared).await;
         }
         Some(_) => debug!(peer = %ends.0, "connection closed: it did not begin as HTTP/2 does, or not in time"),
         None => {}
@@ -313,14 +343,14 @@ async fn begin(
 async fn serve(
     stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
     (peer, here): (Peer, Here),
+    beginning: Arc<Beginning>,
     shared: &Arc<Shared>,
 ) {
     let caller = peer.clone();
     let (routes, measured) = (shared.routes.clone(), Arc::clone(shared));
-    let called = CancellationToken::new();
-    let calls = called.clone();
+    let called = beginning.called.clone();
     let service = tower::service_fn(move |mut request: http::Request<Incoming>| {
-        calls.cancel();
+        beginning.made_a_call();
         let measure = Measure::begin(&measured.telemetry, &measured.methods, request.uri().path());
         request.extensions_mut().insert(caller.clone());
         request.extensions_mut().insert(here.clone());

@@ -11,6 +11,7 @@ use tracing::info;
 use uuid::Uuid;
 
 use super::access::{self, Right};
+use super::call;
 use super::models;
 use super::peer::{self, Peer};
 use super::status::CallError;
@@ -48,6 +49,7 @@ impl Service {
         let extensions = request.extensions();
         let who = peer::client(extensions).0.to_string();
         let trust = access::check(extensions.get::<Peer>(), Right::Operate)
+            .and_then(|()| call::unless_stopping(&self.node))
             .and_then(|()| self.trust.clone().ok_or(CallError::NotManaged))
             .map_err(|error| error.status(id))?;
         let open = self.node.call();

@@ -15,27 +15,37 @@ const UNIT: &str = "recurved.socket";
 pub struct SocketUnit {
     /// What the service is handed.
     pub held: Vec<Held>,
-    /// Which of it the daemon cannot serve, and what is allowed.
+    /// Why the service could not start with it, and what to do.
     pub refused: Vec<String>,
+    /// Why it may be another one than this.
+    pub note: Option<String>,
 }
 
 /// Asks systemd (`systemctl`); nothing is held without systemd, or without the unit. Blocks.
-///
+pub fn ask() -> SocketUnit {
+    if !Path::new("/run/systemd/system").exists() {
+        return SocketUnit::default();
+    }
+    let only_v6 = fs::read_to_string("/proc/sys/net/ipv6/bindv6only").is_ok_and(|text| text.trim() == "1");
+    match show() {
+        Ok(shown) => read(&shown, only_v6),
+        Err(reason) => {
+            SocketUnit { note: Some(format!("without the addresses of {UNIT}: {reason}")), ..SocketUnit::default() }
+        }
+    }
+}
+
 /// # Errors
 /// systemd does not answer.
-pub fn ask() -> Result<SocketUnit, String> {
-    if !Path::new("/run/systemd/system").exists() {
-        return Ok(SocketUnit::default());
-    }
-    let question = ["show", UNIT, "--property=LoadState,BindIPv6Only,Listen"];
+fn show() -> Result<String, String> {
+    let question = ["show", UNIT, "--property=LoadState,NeedDaemonReload,BindIPv6Only,Listen"];
     let asked = Command::new("systemctl").args(question).env("LC_ALL", "C").stdin(Stdio::null()).output();
     let answer = asked.map_err(|error| format!("systemctl cannot be run: {error}"))?;
     if !answer.status.success() {
         let said = String::from_utf8_lossy(&answer.stderr);
         return Err(format!("systemctl show {UNIT} failed: {}", said.lines().next().unwrap_or("it says nothing")));
     }
-    let only_v6 = fs::read_to_string("/proc/sys/net/ipv6/bindv6only").is_ok_and(|text| text.trim() == "1");
-    Ok(read(&String::from_utf8_lossy(&answer.stdout), only_v6))
+    Ok(String::from_utf8_lossy(&answer.stdout).into_owned())
 }
 
 /// Reads what `systemctl show` printed. `only_v6`: what `BindIPv6Only=default` is here.
@@ -43,8 +53,20 @@ fn read(shown: &str, only_v6: bool) -> SocketUnit {
     let pairs = || shown.lines().filter_map(|line| line.split_once('='));
     let is = |name, value| pairs().any(|pair| pair == (name, value));
     let mut unit = SocketUnit::default();
-    // Not one that is masked, or that there is not.
-    if !is("LoadState", "loaded") {
+    if is("NeedDaemonReload", "yes") {
+        unit.note = Some(format!("{UNIT} is another one since systemd read it: `sudo systemctl daemon-reload`"));
+    }
+    let state = pairs().find(|(name, _)| *name == "LoadState").map_or("not-found", |(_, state)| state);
+    let refused = match state {
+        "loaded" => None,
+        "not-found" => return unit,
+        "masked" => Some(format!("{UNIT} is masked, and the service requires it: `sudo systemctl unmask {UNIT}`")),
+        _ => Some(format!(
+            "{UNIT} is wrong ({state}), and the service requires it: `systemd-analyze verify {UNIT}` says what is; {ALLOWED}"
+        )),
+    };
+    if refused.is_some() {
+        unit.refused.extend(refused);
         return unit;
     }
     let only_v6 = is("BindIPv6Only", "ipv6-only") || only_v6 && is("BindIPv6Only", "default");
@@ -80,7 +102,7 @@ mod tests {
     fn its_addresses_are_those_that_systemd_shows() {
         let unit = read(SHOWN, false);
         let held = ["[::]:50051", "unix:/run/a.sock"].map(|text| Held::new(text.parse().unwrap(), false));
-        assert_eq!(unit, SocketUnit { held: held.into(), refused: Vec::new() });
+        assert_eq!(unit, SocketUnit { held: held.into(), ..SocketUnit::default() });
         for (set, by_default, only_v6) in [("default", true, true), ("ipv6-only", false, true), ("both", true, false)] {
             let held = read(&SHOWN.replace("default", set), by_default).held;
             assert_eq!((held[0].only_v6, held[1].only_v6), (only_v6, false), "{set}");
@@ -88,10 +110,19 @@ mod tests {
     }
 
     #[test]
-    fn one_that_is_not_there_or_masked_holds_nothing() {
-        for state in ["not-found", "masked"] {
-            assert_eq!(read(&SHOWN.replace("loaded", state), false), SocketUnit::default());
+    fn one_that_is_not_there_holds_nothing_and_one_that_cannot_be_started_is_a_problem() {
+        let with = |state: &str| read(&SHOWN.replace("loaded", state), false);
+        assert_eq!(with("not-found"), SocketUnit::default());
+        for (state, words) in [("masked", "unmask"), ("bad-setting", "systemd-analyze verify")] {
+            let unit = with(state);
+            assert!(unit.held.is_empty() && unit.refused[0].contains(words), "{unit:?}");
         }
+    }
+
+    #[test]
+    fn one_that_was_changed_since_is_noted() {
+        let unit = read(&format!("NeedDaemonReload=yes\n{SHOWN}"), false);
+        assert!(unit.held.len() == 2 && unit.note.unwrap().contains("daemon-reload"));
     }
 
     #[test]

@@ -50,13 +50,18 @@ pub(super) async fn examine(on: &On) -> Result<Vec<Finding>, Failure> {
     let mut findings = report.findings;
     let values = recurved(&["check-config", "--format", "json"]).map(|(_, output)| output.stdout).unwrap_or_default();
     let config = serde_json::from_slice(&values).unwrap_or_default();
+    let asleep = match state_of_service() {
+        Some(state) if SLEEPS.contains(&&*state) && sockets(&config).next().is_some() => Some(state),
+        _ => None,
+    };
     let mut heard = Vec::new();
-    for address in addresses(&config, on)? {
+    for address in addresses(&config, on.address()?.target, asleep.is_some()) {
         // Nothing is heard in plain words where a daemon wants TLS.
         let sure = matches!(address.target, Target::Unix(_)) || !encrypted(&config);
         heard.push((answers(address).await, sure));
     }
-    let nowhere = heard.iter().all(|(answer, _)| answer.is_err());
+    findings.extend(asleep.as_deref().map(stopped));
+    let nowhere = asleep.is_none() && heard.iter().all(|(answer, _)| answer.is_err());
     let needed = nowhere && enabled(Path::new("/"));
     findings.extend(heard.into_iter().map(|(answer, sure)| {
         answer.unwrap_or_else(|silence| {
@@ -70,6 +75,30 @@ pub(super) async fn examine(on: &On) -> Result<Vec<Finding>, Failure> {
         })
     }));
     Ok(findings)
+}
+
+/// What systemd says of a service that runs only when somebody connects to its sockets.
+const SLEEPS: [&str; 2] = ["inactive", "failed"];
+
+/// How the service is, as systemd says; none without systemd.
+fn state_of_service() -> Option<String> {
+    let question = ["show", "recurved.service", "--property=ActiveState", "--value"];
+    let answer = Command::new("systemctl").args(question).output().ok().filter(|answer| answer.status.success())?;
+    Some(String::from_utf8_lossy(&answer.stdout).trim().to_owned())
+}
+
+/// A service that nobody may wake by asking it.
+fn stopped(state: &str) -> Finding {
+    let (verdict, advice) = match state {
+        "failed" => (Verdict::Problem, "`systemctl status recurved` and `journalctl -u recurved` say why it ended"),
+        _ => (Verdict::Warning, "start it: `sudo systemctl start recurved`"),
+    };
+    Finding::new(CHECK, verdict, format!("recurved.service is stopped ({state}); who connects starts it"), advice)
+}
+
+/// Where systemd listens for the daemon.
+fn sockets(config: &Value) -> impl Iterator<Item = &str> {
+    config["sockets"].as_array().into_iter().flatten().filter_map(Value::as_str)
 }
 
 /// Whether systemd is to run the daemon.
@@ -102,23 +131,25 @@ fn encrypted(config: &Value) -> bool {
 }
 
 /// Where a daemon with this configuration listens, itself or by systemd's sockets, as far as it can be asked without certificates;
-/// by default the usual place.
-fn addresses(config: &Value, on: &On) -> Result<Vec<Address>, Failure> {
+/// by default the `usual` place. `asleep`: systemd's sockets are left alone.
+fn addresses(config: &Value, usual: Target, asleep: bool) -> Vec<Address> {
     let encrypted = encrypted(config);
-    let (listen, sockets) = (value(config, "listen"), &config["sockets"]);
-    let texts = [&listen, sockets].into_iter().filter_map(Value::as_array).flatten().filter_map(Value::as_str);
+    let target = |text: &str| target::resolve(Some(text), Path::new(target::LOCAL_SOCKET)).ok();
+    let listen = value(config, "listen");
+    let own = listen.as_array().into_iter().flatten().filter_map(Value::as_str).filter_map(target);
+    let held: Vec<Target> = sockets(config).filter_map(target).collect();
     let mut found: Vec<Target> = Vec::new();
-    for target in texts.filter_map(|text| target::resolve(Some(text), Path::new(target::LOCAL_SOCKET)).ok()) {
+    for target in own.chain(held.iter().cloned()) {
         if !found.contains(&target) {
             found.push(target);
         }
     }
     found.retain(|target| !encrypted || matches!(target, Target::Unix(_)));
-    let usual = on.address()?;
-    if found.is_empty() || matches!(usual.target, Target::Unix(_)) && !found.contains(&usual.target) {
-        found.push(usual.target);
+    if found.is_empty() || matches!(usual, Target::Unix(_)) && !found.contains(&usual) {
+        found.push(usual);
     }
-    Ok(found.into_iter().map(|target| Address { target, certificates: None }).collect())
+    found.retain(|target| !(asleep && held.contains(target)));
+    found.into_iter().map(|target| Address { target, certificates: None }).collect()
 }
 
 /// What answers there; an error where nothing does.
@@ -185,6 +216,21 @@ mod tests {
         assert_eq!(refusal(&tcp, &trouble("")).verdict, Verdict::Note);
         let unix = refusal(&Target::Unix("/run/x.sock".to_owned()), &trouble(reason::NOT_ALLOWED));
         assert!(unix.verdict == Verdict::Note && unix.advice.contains("usermod"), "{unix:?}");
+    }
+
+    #[test]
+    fn sockets_of_a_service_that_sleeps_are_left_alone() {
+        let config = serde_json::json!({
+            "values": [{ "key": "listen", "value": ["127.0.0.1:7", "127.0.0.1:8"] }],
+            "sockets": ["127.0.0.1:8", "unix:/run/x.sock"],
+        });
+        let at = |asleep| {
+            let found = addresses(&config, Target::Unix("/run/x.sock".into()), asleep);
+            found.iter().map(|address| address.target.to_string()).collect::<Vec<_>>()
+        };
+        assert_eq!(at(false), ["127.0.0.1:7", "127.0.0.1:8", "unix:/run/x.sock"]);
+        assert_eq!(at(true), ["127.0.0.1:7"]);
+        assert_eq!((stopped("inactive").verdict, stopped("failed").verdict), (Verdict::Warning, Verdict::Problem));
     }
 
     #[test]
