@@ -26,7 +26,7 @@ die() { printf 'systemd.sh: %s\n' "$*" >&2; exit 1; }
 # What fails before anything of ours is there is no verdict on it, and takes none back.
 unable() {
     printf 'systemd.sh: %s\n' "$*" >&2
-    verdict || exit 1
+    [ ${#failed[@]} = 0 ] || verdict || exit 1
     exit 77
 }
 usage() { sed -n '2,18s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; }

@@ -140,7 +140,9 @@ fn code(error: &Error) -> u8 {
 }
 
 fn check_config(flags: &Flags, format: Format) -> ExitCode {
-    let (Loaded { report, .. }, _) = as_service(flags);
+    let (loaded, unit) = as_service(flags);
+    let trouble = unit.trouble.map(|trouble| format!("{}; {}", trouble.found(), trouble.advice()));
+    let report = loaded.noting(trouble).report;
     let printed = print(&match format {
         Format::Text => report.text(),
         Format::Json => report.json() + "\n",
@@ -149,8 +151,8 @@ fn check_config(flags: &Flags, format: Format) -> ExitCode {
 }
 
 fn doctor(flags: &Flags, format: Format) -> ExitCode {
-    let (loaded, held) = as_service(flags);
-    let findings = doctor::examine_loaded(&loaded, &held);
+    let (loaded, unit) = as_service(flags);
+    let findings = doctor::examine_loaded(&loaded, &unit);
     let printed = print(&match format {
         Format::Text => doctor::text(&findings),
         Format::Json => doctor::json(&findings) + "\n",
@@ -172,14 +174,14 @@ fn manual(to: &Path) -> ExitCode {
     }
 }
 
-/// The configuration as systemd's service would have it, with the sockets that it would be handed; without them, where the flags
+/// The configuration as systemd's service would have it, with the socket unit that it would be handed; without, where the flags
 /// name another file than the service's: that may be a daemon's that no systemd runs.
-fn as_service(flags: &Flags) -> (Loaded, Vec<Held>) {
-    let SocketUnit { held, refused, note } = socket_unit::ask();
+fn as_service(flags: &Flags) -> (Loaded, SocketUnit) {
+    let unit = socket_unit::ask();
     if config::is_of_service(flags) {
-        return (config::load(flags, &held).refusing(refused).noting(note), held);
+        return (config::load(flags, &unit.held).refusing(&unit.refused), unit);
     }
-    let addresses: Vec<String> = held.iter().map(|held| held.address.to_string()).collect();
+    let addresses: Vec<String> = unit.held.iter().map(|held| held.address.to_string()).collect();
     let left_out = || {
         format!(
             "without the addresses of recurved.socket ({}), for this is not the service's file; as the service's, those that \
@@ -187,7 +189,7 @@ fn as_service(flags: &Flags) -> (Loaded, Vec<Held>) {
             addresses.join(", ")
         )
     };
-    (config::load(flags, &[]).noting((!addresses.is_empty()).then(left_out)), Vec::new())
+    (config::load(flags, &[]).noting((!addresses.is_empty()).then(left_out)), SocketUnit::default())
 }
 
 /// Writes to standard output; a reader that went away is no failure.

@@ -18,5 +18,4 @@ status_in_words_of_board() {
 restarts_on_board() {
     on 'systemctl restart recurved; systemctl is-active recurved.service recurved.socket'
     answers
-    figure "$(on "agent-cli bench --on $socket 2>/dev/null | head -n 3 | tr '\n' ' '" || true)"
 }

@@ -42,7 +42,7 @@ pub struct Loaded {
 }
 
 impl Loaded {
-    /// The same, with something that could not be looked at.
+    /// The same, with something that is to be known beside it.
     #[must_use]
     pub fn noting(mut self, note: Option<String>) -> Self {
         self.report.notes.extend(note);
@@ -51,19 +51,14 @@ impl Loaded {
 
     /// The same, with sockets that cannot be served.
     #[must_use]
-    pub fn refusing(mut self, sockets: Vec<String>) -> Self {
+    pub fn refusing(mut self, sockets: &[String]) -> Self {
         if !sockets.is_empty() {
             self.settings = None;
             self.report.ok = false;
         }
-        let problems = sockets.into_iter();
-        let source = Source::Sockets;
-        self.report.problems.extend(problems.map(|message| Problem {
-            key: None,
-            value: None,
-            source: source.clone(),
-            message,
-        }));
+        let problem =
+            |message: &String| Problem { key: None, value: None, source: Source::Sockets, message: message.clone() };
+        self.report.problems.extend(sockets.iter().map(problem));
         self
     }
 }

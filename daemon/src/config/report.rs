@@ -82,7 +82,7 @@ pub struct Report {
     pub values: Vec<Entry>,
     /// Where systemd listens for the daemon, which is served whatever `listen` says.
     pub sockets: Vec<String>,
-    /// What of it could not be looked at.
+    /// What is to be known beside them.
     pub notes: Vec<String>,
     /// All that is wrong.
     pub problems: Vec<Problem>,

@@ -267,8 +267,8 @@ fn only_the_service_s_own_file_is_read_with_its_sockets() {
 #[test]
 fn sockets_that_cannot_be_served_are_problems_beside_all_others() {
     let open = [Held::new("0.0.0.0:7".parse().unwrap(), false)];
-    let report = load_from(&flags(), None, &[], &open).refusing(vec!["@a".to_owned(), "@b".to_owned()]).report;
+    let report = load_from(&flags(), None, &[], &open).refusing(&["@a".to_owned(), "@b".to_owned()]).report;
     assert_eq!((report.ok, report.problems.len()), (false, 3));
-    let right = load_from(&flags(), None, &[], &[]).refusing(Vec::new());
+    let right = load_from(&flags(), None, &[], &[]).refusing(&[]);
     assert!(right.report.ok && right.settings.is_some());
 }

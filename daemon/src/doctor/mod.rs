@@ -30,6 +30,7 @@ use crate::config::{Held, Loaded, Settings};
 use crate::deployment;
 use crate::store::Store;
 use crate::system;
+use crate::system::socket_unit::SocketUnit;
 
 /// How bad something is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -182,11 +183,12 @@ pub fn examine(settings: &Settings, serving: Option<&Serving>, held: &[Held]) ->
     all(&patient)
 }
 
-/// Looks at this machine with a configuration that may be wrong. `held`: where systemd listens for the daemon. Blocks.
-pub fn examine_loaded(loaded: &Loaded, held: &[Held]) -> Vec<Finding> {
+/// Looks at this machine with a configuration that may be wrong. `unit`: where systemd listens for the daemon. Blocks.
+pub fn examine_loaded(loaded: &Loaded, unit: &SocketUnit) -> Vec<Finding> {
     let mut findings = configuration::check(&loaded.report);
+    findings.extend(unit.trouble.as_ref().map(systemd::of_socket_unit));
     match &loaded.settings {
-        Some(settings) => findings.extend(examine(settings, None, held)),
+        Some(settings) => findings.extend(examine(settings, None, &unit.held)),
         None => findings.push(Finding::skipped("other checks", "they need a configuration that is right")),
     }
     findings

@@ -3,6 +3,7 @@
 use std::fs;
 
 use super::{Finding, Patient, Verdict};
+use crate::system::socket_unit::Trouble;
 
 const CHECK: &str = "systemd";
 
@@ -48,6 +49,16 @@ pub(super) fn check(patient: &Patient<'_>) -> Vec<Finding> {
     }
     let runs = if inside { "; this is the service" } else { "" };
     vec![Finding::ok(CHECK, format!("{shown}, recurved.service is enabled{runs}"))]
+}
+
+/// A socket unit with which something is wrong.
+pub(super) fn of_socket_unit(trouble: &Trouble) -> Finding {
+    let verdict = match trouble {
+        Trouble::Untold(_) => Verdict::Skipped,
+        Trouble::Stale => Verdict::Warning,
+        Trouble::Masked | Trouble::Wrong(_) => Verdict::Problem,
+    };
+    Finding::new(CHECK, verdict, trouble.found(), trouble.advice())
 }
 
 /// Its version, from the name of its own library.

@@ -118,7 +118,7 @@ impl Call {
     }
 }
 
-/// An operator's call that comes when the node stops already is told so, instead of being begun.
+/// An operator's call that would change something and comes when the node stops already is told so, instead of being begun.
 pub(super) fn unless_stopping(node: &Node) -> Result<(), CallError> {
     if matches!(node.phase(), Phase::Stopping) { Err(CallError::Stopping) } else { Ok(()) }
 }

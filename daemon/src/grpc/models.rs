@@ -57,6 +57,7 @@ impl Service {
     fn begin<T>(&self, method: &'static str, request: &Request<T>) -> Result<Call, Status> {
         let id = Uuid::now_v7();
         let extensions = request.extensions();
+        let open = self.node.call();
         let models = access::check(extensions.get::<Peer>(), Right::Operate)
             .and_then(|()| call::unless_stopping(&self.node))
             .and_then(|()| self.models.clone().ok_or(CallError::NotManaged));
@@ -64,7 +65,7 @@ impl Service {
             Ok(models) => {
                 let who = peer::client(extensions).0.to_string();
                 let changes = matches!(method, "Activate" | "Rollback" | "Remove");
-                Ok(Call { method, id, who, changes, models, _open: self.node.call() })
+                Ok(Call { method, id, who, changes, models, _open: open })
             }
             Err(error) => Err(error.status(id)),
         }

@@ -16,6 +16,7 @@ use tracing::{debug, info};
 use uuid::Uuid;
 
 use super::access::{self, Right};
+use super::call;
 use super::peer::{self, Peer};
 use super::status::CallError;
 use super::tls::Tls;
@@ -59,6 +60,10 @@ impl Service {
         let extensions = request.extensions();
         let who = peer::client(extensions).0.to_string();
         access::check(extensions.get::<Peer>(), Right::Operate).map_err(|error| error.status(id))?;
+        // Who looks is answered to the end.
+        if matches!(method, "Configure" | "Drain") {
+            call::unless_stopping(&self.node).map_err(|error| error.status(id))?;
+        }
         debug!(method, request = %id, client = who, "operation");
         Ok(Call { method, id, who })
     }

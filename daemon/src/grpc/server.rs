@@ -386,3 +386,21 @@ async fn serve(
         debug!(%peer, %error, "connection ended");
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_connection_is_waited_for_until_its_first_call_or_its_end() {
+        let beginnings = TaskTracker::new();
+        let (called, silent) = (Beginning::counted(&beginnings), Beginning::counted(&beginnings));
+        assert_eq!(beginnings.len(), 2);
+        called.made_a_call();
+        called.made_a_call();
+        assert!(called.called.is_cancelled() && !silent.called.is_cancelled());
+        assert_eq!(beginnings.len(), 1);
+        drop(silent);
+        assert!(beginnings.is_empty());
+    }
+}

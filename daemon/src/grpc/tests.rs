@@ -15,7 +15,9 @@ use tonic_reflection::pb::v1::server_reflection_request::MessageRequest;
 use tonic_reflection::pb::v1::server_reflection_response::MessageResponse;
 use tonic_types::StatusExt as _;
 use v1::inference_client::InferenceClient;
+use v1::models_client::ModelsClient;
 use v1::node_client::NodeClient;
+use v1::trust_client::TrustClient;
 
 use super::*;
 use crate::config::{Address, Limits};
@@ -197,6 +199,36 @@ async fn a_server_that_finished_accepts_nothing() {
     fixture.server.finish(Duration::from_secs(5)).await;
     assert!(TcpStream::connect(address).await.is_err());
     drop(watch);
+}
+
+#[tokio::test]
+async fn who_has_connected_and_not_asked_yet_is_told_that_the_node_stops() {
+    let dir = tempfile::tempdir().unwrap();
+    let socket = format!("unix:{}", dir.path().join("node.sock").display());
+    let fixture = serve_on(&socket, 8).await;
+    let channel = async || Endpoint::from_shared(socket.clone()).unwrap().connect().await.unwrap();
+    let (mut inference, mut models) = (InferenceClient::new(channel().await), ModelsClient::new(channel().await));
+    let (mut trust, mut operator) = (TrustClient::new(channel().await), NodeClient::new(channel().await));
+    fixture.node.enter(Phase::Stopping);
+    fixture.server.drain();
+    // Within that they would hear that these connections take no calls any more.
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    let told = [
+        inference.score(v1::ScoreRequest::default()).await.map(|_| ()),
+        models.remove(v1::RemoveModelRequest::default()).await.map(|_| ()),
+        trust.install(v1::InstallTrustRequest::default()).await.map(|_| ()),
+        operator.drain(v1::DrainRequest { resume: false }).await.map(|_| ()),
+    ];
+    for status in told.map(Result::unwrap_err) {
+        assert_eq!(
+            (status.code(), reason_of(&status).as_str()),
+            (Code::Unavailable, reason::SHUTTING_DOWN),
+            "{status}"
+        );
+    }
+    // Their first call was their last.
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    assert!(inference.score(v1::ScoreRequest::default()).await.unwrap_err().get_details_error_info().is_none());
 }
 
 #[tokio::test]

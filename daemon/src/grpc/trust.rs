@@ -48,11 +48,11 @@ impl Service {
         let id = Uuid::now_v7();
         let extensions = request.extensions();
         let who = peer::client(extensions).0.to_string();
+        let open = self.node.call();
         let trust = access::check(extensions.get::<Peer>(), Right::Operate)
             .and_then(|()| call::unless_stopping(&self.node))
             .and_then(|()| self.trust.clone().ok_or(CallError::NotManaged))
             .map_err(|error| error.status(id))?;
-        let open = self.node.call();
         let message = request.into_inner();
         let worked = spawn_blocking({
             let who = who.clone();

@@ -15,10 +15,47 @@ const UNIT: &str = "recurved.socket";
 pub struct SocketUnit {
     /// What the service is handed.
     pub held: Vec<Held>,
-    /// Why the service could not start with it, and what to do.
+    /// What of it the daemon cannot serve, and what is allowed.
     pub refused: Vec<String>,
-    /// Why it may be another one than this.
-    pub note: Option<String>,
+    /// What is wrong with the unit itself.
+    pub trouble: Option<Trouble>,
+}
+
+/// What is wrong with a socket unit.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Trouble {
+    /// systemd does not answer, for this reason.
+    Untold(String),
+    /// It was changed after systemd read it.
+    Stale,
+    /// It must not be started.
+    Masked,
+    /// systemd cannot use it; its state in systemd's word.
+    Wrong(String),
+}
+
+impl Trouble {
+    /// What was found.
+    pub fn found(&self) -> String {
+        match self {
+            Self::Untold(reason) => format!("the addresses of {UNIT} are not known: {reason}"),
+            Self::Stale => format!("{UNIT} was changed after systemd read it: what is looked at here is the old one"),
+            Self::Masked => format!("{UNIT} is masked, and the service requires it: it does not start"),
+            Self::Wrong(state) => {
+                format!("systemd cannot use {UNIT} ({state}), and the service requires it: it does not start")
+            }
+        }
+    }
+
+    /// What to do about it.
+    pub fn advice(&self) -> &'static str {
+        match self {
+            Self::Untold(_) => "`systemctl status recurved.socket` shows where it listens",
+            Self::Stale => "`sudo systemctl daemon-reload`",
+            Self::Masked => "`sudo systemctl unmask recurved.socket`",
+            Self::Wrong(_) => "`systemd-analyze verify recurved.socket` says what is wrong with it",
+        }
+    }
 }
 
 /// Asks systemd (`systemctl`); nothing is held without systemd, or without the unit. Blocks.
@@ -29,9 +66,7 @@ pub fn ask() -> SocketUnit {
     let only_v6 = fs::read_to_string("/proc/sys/net/ipv6/bindv6only").is_ok_and(|text| text.trim() == "1");
     match show() {
         Ok(shown) => read(&shown, only_v6),
-        Err(reason) => {
-            SocketUnit { note: Some(format!("without the addresses of {UNIT}: {reason}")), ..SocketUnit::default() }
-        }
+        Err(reason) => SocketUnit { trouble: Some(Trouble::Untold(reason)), ..SocketUnit::default() },
     }
 }
 
@@ -52,21 +87,15 @@ fn show() -> Result<String, String> {
 fn read(shown: &str, only_v6: bool) -> SocketUnit {
     let pairs = || shown.lines().filter_map(|line| line.split_once('='));
     let is = |name, value| pairs().any(|pair| pair == (name, value));
-    let mut unit = SocketUnit::default();
-    if is("NeedDaemonReload", "yes") {
-        unit.note = Some(format!("{UNIT} is another one since systemd read it: `sudo systemctl daemon-reload`"));
-    }
     let state = pairs().find(|(name, _)| *name == "LoadState").map_or("not-found", |(_, state)| state);
-    let refused = match state {
-        "loaded" => None,
-        "not-found" => return unit,
-        "masked" => Some(format!("{UNIT} is masked, and the service requires it: `sudo systemctl unmask {UNIT}`")),
-        _ => Some(format!(
-            "{UNIT} is wrong ({state}), and the service requires it: `systemd-analyze verify {UNIT}` says what is; {ALLOWED}"
-        )),
+    let trouble = match state {
+        "loaded" => is("NeedDaemonReload", "yes").then_some(Trouble::Stale),
+        "not-found" => None,
+        "masked" => Some(Trouble::Masked),
+        state => Some(Trouble::Wrong(state.to_owned())),
     };
-    if refused.is_some() {
-        unit.refused.extend(refused);
+    let mut unit = SocketUnit { trouble, ..SocketUnit::default() };
+    if state != "loaded" {
         return unit;
     }
     let only_v6 = is("BindIPv6Only", "ipv6-only") || only_v6 && is("BindIPv6Only", "default");
@@ -113,16 +142,16 @@ mod tests {
     fn one_that_is_not_there_holds_nothing_and_one_that_cannot_be_started_is_a_problem() {
         let with = |state: &str| read(&SHOWN.replace("loaded", state), false);
         assert_eq!(with("not-found"), SocketUnit::default());
-        for (state, words) in [("masked", "unmask"), ("bad-setting", "systemd-analyze verify")] {
-            let unit = with(state);
-            assert!(unit.held.is_empty() && unit.refused[0].contains(words), "{unit:?}");
+        for (state, trouble) in [("masked", Trouble::Masked), ("bad-setting", Trouble::Wrong("bad-setting".to_owned()))]
+        {
+            assert_eq!(with(state), SocketUnit { trouble: Some(trouble), ..SocketUnit::default() });
         }
     }
 
     #[test]
-    fn one_that_was_changed_since_is_noted() {
+    fn one_that_was_changed_since_is_told() {
         let unit = read(&format!("NeedDaemonReload=yes\n{SHOWN}"), false);
-        assert!(unit.held.len() == 2 && unit.note.unwrap().contains("daemon-reload"));
+        assert_eq!((unit.held.len(), unit.trouble), (2, Some(Trouble::Stale)));
     }
 
     #[test]

@@ -50,18 +50,17 @@ pub(super) async fn examine(on: &On) -> Result<Vec<Finding>, Failure> {
     let mut findings = report.findings;
     let values = recurved(&["check-config", "--format", "json"]).map(|(_, output)| output.stdout).unwrap_or_default();
     let config = serde_json::from_slice(&values).unwrap_or_default();
-    let asleep = match state_of_service() {
-        Some(state) if SLEEPS.contains(&&*state) && sockets(&config).next().is_some() => Some(state),
-        _ => None,
-    };
+    if let Some(state) = asleep() {
+        findings.push(stopped(&state));
+        return Ok(findings);
+    }
     let mut heard = Vec::new();
-    for address in addresses(&config, on.address()?.target, asleep.is_some()) {
+    for address in addresses(&config, on.address()?.target) {
         // Nothing is heard in plain words where a daemon wants TLS.
         let sure = matches!(address.target, Target::Unix(_)) || !encrypted(&config);
         heard.push((answers(address).await, sure));
     }
-    findings.extend(asleep.as_deref().map(stopped));
-    let nowhere = asleep.is_none() && heard.iter().all(|(answer, _)| answer.is_err());
+    let nowhere = heard.iter().all(|(answer, _)| answer.is_err());
     let needed = nowhere && enabled(Path::new("/"));
     findings.extend(heard.into_iter().map(|(answer, sure)| {
         answer.unwrap_or_else(|silence| {
@@ -77,28 +76,32 @@ pub(super) async fn examine(on: &On) -> Result<Vec<Finding>, Failure> {
     Ok(findings)
 }
 
-/// What systemd says of a service that runs only when somebody connects to its sockets.
-const SLEEPS: [&str; 2] = ["inactive", "failed"];
-
-/// How the service is, as systemd says; none without systemd.
-fn state_of_service() -> Option<String> {
-    let question = ["show", "recurved.service", "--property=ActiveState", "--value"];
+/// The state of a service that is stopped while systemd holds its sockets: whoever connects to one starts it, and a diagnosis must
+/// not. None of one that runs, and where systemd holds nothing for it.
+fn asleep() -> Option<String> {
+    let question = ["show", "recurved.socket", "recurved.service", "--property=Id,ActiveState"];
     let answer = Command::new("systemctl").args(question).output().ok().filter(|answer| answer.status.success())?;
-    Some(String::from_utf8_lossy(&answer.stdout).trim().to_owned())
+    asleep_by(&String::from_utf8_lossy(&answer.stdout)).map(str::to_owned)
 }
 
-/// A service that nobody may wake by asking it.
+/// The same, by what `systemctl show` printed: a paragraph for each unit.
+fn asleep_by(shown: &str) -> Option<&str> {
+    let state = |unit: &str| {
+        let paragraph = shown
+            .split("\n\n")
+            .find(|unit_shown| unit_shown.lines().any(|line| line.strip_prefix("Id=") == Some(unit)))?;
+        paragraph.lines().find_map(|line| line.strip_prefix("ActiveState="))
+    };
+    let service = state("recurved.service").filter(|state| matches!(*state, "inactive" | "failed"))?;
+    (state("recurved.socket") == Some("active")).then_some(service)
+}
+
 fn stopped(state: &str) -> Finding {
     let (verdict, advice) = match state {
         "failed" => (Verdict::Problem, "`systemctl status recurved` and `journalctl -u recurved` say why it ended"),
         _ => (Verdict::Warning, "start it: `sudo systemctl start recurved`"),
     };
     Finding::new(CHECK, verdict, format!("recurved.service is stopped ({state}); who connects starts it"), advice)
-}
-
-/// Where systemd listens for the daemon.
-fn sockets(config: &Value) -> impl Iterator<Item = &str> {
-    config["sockets"].as_array().into_iter().flatten().filter_map(Value::as_str)
 }
 
 /// Whether systemd is to run the daemon.
@@ -131,15 +134,13 @@ fn encrypted(config: &Value) -> bool {
 }
 
 /// Where a daemon with this configuration listens, itself or by systemd's sockets, as far as it can be asked without certificates;
-/// by default the `usual` place. `asleep`: systemd's sockets are left alone.
-fn addresses(config: &Value, usual: Target, asleep: bool) -> Vec<Address> {
+/// by default the `usual` place.
+fn addresses(config: &Value, usual: Target) -> Vec<Address> {
     let encrypted = encrypted(config);
-    let target = |text: &str| target::resolve(Some(text), Path::new(target::LOCAL_SOCKET)).ok();
-    let listen = value(config, "listen");
-    let own = listen.as_array().into_iter().flatten().filter_map(Value::as_str).filter_map(target);
-    let held: Vec<Target> = sockets(config).filter_map(target).collect();
+    let (listen, sockets) = (value(config, "listen"), &config["sockets"]);
+    let texts = [&listen, sockets].into_iter().filter_map(Value::as_array).flatten().filter_map(Value::as_str);
     let mut found: Vec<Target> = Vec::new();
-    for target in own.chain(held.iter().cloned()) {
+    for target in texts.filter_map(|text| target::resolve(Some(text), Path::new(target::LOCAL_SOCKET)).ok()) {
         if !found.contains(&target) {
             found.push(target);
         }
@@ -148,7 +149,6 @@ fn addresses(config: &Value, usual: Target, asleep: bool) -> Vec<Address> {
     if found.is_empty() || matches!(usual, Target::Unix(_)) && !found.contains(&usual) {
         found.push(usual);
     }
-    found.retain(|target| !(asleep && held.contains(target)));
     found.into_iter().map(|target| Address { target, certificates: None }).collect()
 }
 
@@ -219,18 +219,31 @@ mod tests {
     }
 
     #[test]
-    fn sockets_of_a_service_that_sleeps_are_left_alone() {
+    fn a_service_sleeps_while_its_sockets_are_held() {
+        let shown = |socket: &str, service: &str| {
+            format!("Id=recurved.socket\nActiveState={socket}\n\nId=recurved.service\nActiveState={service}\n")
+        };
+        for (socket, service, state) in [
+            ("active", "inactive", Some("inactive")),
+            ("active", "failed", Some("failed")),
+            ("active", "active", None),
+            ("active", "activating", None),
+            ("inactive", "inactive", None),
+        ] {
+            assert_eq!(asleep_by(&shown(socket, service)), state, "{socket} {service}");
+        }
+        assert_eq!((stopped("inactive").verdict, stopped("failed").verdict), (Verdict::Warning, Verdict::Problem));
+    }
+
+    #[test]
+    fn a_daemon_is_asked_at_its_own_addresses_and_at_systemd_s_once() {
         let config = serde_json::json!({
             "values": [{ "key": "listen", "value": ["127.0.0.1:7", "127.0.0.1:8"] }],
             "sockets": ["127.0.0.1:8", "unix:/run/x.sock"],
         });
-        let at = |asleep| {
-            let found = addresses(&config, Target::Unix("/run/x.sock".into()), asleep);
-            found.iter().map(|address| address.target.to_string()).collect::<Vec<_>>()
-        };
-        assert_eq!(at(false), ["127.0.0.1:7", "127.0.0.1:8", "unix:/run/x.sock"]);
-        assert_eq!(at(true), ["127.0.0.1:7"]);
-        assert_eq!((stopped("inactive").verdict, stopped("failed").verdict), (Verdict::Warning, Verdict::Problem));
+        let found = addresses(&config, Target::Unix("/run/x.sock".into()));
+        let found: Vec<String> = found.iter().map(|address| address.target.to_string()).collect();
+        assert_eq!(found, ["127.0.0.1:7", "127.0.0.1:8", "unix:/run/x.sock"]);
     }
 
     #[test]
