@@ -37,7 +37,7 @@ reload_is_waited_for() {
 
 waits_longer() {
     on "printf '[engine]\nslots = \"many\"\n' >/etc/recurve/recurved.toml; ! systemctl restart recurved"
-    there 30 '[ "$(systemctl show -P NRestarts recurved)" -ge 3 ]'
+    there 30 '[ "$(systemctl show -P NRestarts recurved)" -ge 2 ]'
     on 'systemctl show -P RestartUSecNext recurved >~/next; cat ~/next; [ "$(cat ~/next)" != 2s ]
         systemctl is-active recurved.socket; printf "[probation]\nseconds = 5\n" >/etc/recurve/recurved.toml; systemctl restart recurved'
     figure "$(on 'cat ~/next') before the next start"

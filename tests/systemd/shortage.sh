@@ -4,7 +4,8 @@
 shortage_points() {
     point "out of memory, it is ended and comes back, and the model stays" out_of_memory
     point "on a full disk it goes on serving, and takes models again when there is room" full_disk
-    point "after a reboot it serves by itself" reboots
+    # As it does after each power cut.
+    [ "$short" = true ] || point "after a reboot it serves by itself" reboots
 }
 
 # limit BYTES|infinity: of the service's memory, from its next start on.
