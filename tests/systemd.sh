@@ -13,10 +13,11 @@
 #   --possible  only says whether this machine can do it: nothing else happens
 #   --only      only points whose names match this regular expression, and what those need
 #
-# The containers are systemd-nspawn's, of Debian 12 and 13; the machines are QEMU's without hardware acceleration. Root file systems are made once
-# (mmdebstrap) and kept in .cache/vm; so is the log of each run, .cache/vm/log. Takes the packages in target/debian; those that are
-# missing or older than the last commit are made by deploy/package.sh. Needs root. What is missing it installs with CI=true or as
-# root: mmdebstrap, systemd-container, e2fsprogs, openssh-client, QEMU. Exit code 77: a plain Debian cannot be made or started here.
+# The containers are systemd-nspawn's, of Debian 12 and 13; the machines are QEMU's without hardware acceleration. Root file systems
+# are made once (mmdebstrap) and kept in .cache/vm; so is the log of each run, .cache/vm/log. Takes the packages in target/debian;
+# those that are missing or older than the last commit are made by deploy/package.sh. Needs root. What is missing it installs with
+# CI=true or as root: mmdebstrap, systemd-container, e2fsprogs, openssh-client, QEMU. Exit code 77: a plain Debian cannot be made or
+# started here.
 set -euo pipefail
 
 repository=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
@@ -30,7 +31,7 @@ unable() {
     [ ${#failed[@]} = 0 ] || verdict || exit 1
     exit 77
 }
-usage() { sed -n '2,19s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; }
+usage() { sed -n '2,20s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; }
 
 short=false contained=false possible=false cuts='' seed=$RANDOM board='' only=.
 while [ $# -gt 0 ]; do
