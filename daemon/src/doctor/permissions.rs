@@ -23,11 +23,8 @@ pub(super) fn check(patient: &Patient<'_>) -> Vec<Finding> {
         folders.push(("telemetry.dir", dir));
     }
     // Those that systemd holds are made by it.
-    for address in settings
-        .listen
-        .iter()
-        .filter(|address| !ports::served(patient, address) && ports::held(patient, address).is_none())
-    {
+    let made = |address: &&Address| ports::served(patient, address) || ports::held(patient, address).is_some();
+    for address in settings.listen.iter().filter(|address| !made(address)) {
         if let Address::Unix(path) = address
             && let Some(folder) = path.parent()
         {
