@@ -27,8 +27,7 @@ pub(super) const KEYS: &[Key] = &[
         flag: Some("--listen"),
         doc: "Addresses to serve gRPC on. Port 0 lets the system choose; the log line `ready` tells the port. \
               A Unix socket is made with mode 0660. As a service of systemd's, the sockets of `recurved.socket` are served \
-              whatever is set here, and are the default; \
-              `recurved check-config` shows them.",
+              whatever is set here, and are the default; `recurved check-config` shows them.",
     },
     Key {
         path: "insecure",

@@ -48,12 +48,12 @@ pub(super) async fn examine(on: &On) -> Result<Vec<Finding>, Failure> {
         ))
     })?;
     let mut findings = report.findings;
-    let values = recurved(&["check-config", "--format", "json"]).map(|(_, output)| output.stdout).unwrap_or_default();
-    let config = serde_json::from_slice(&values).unwrap_or_default();
     if let Some(state) = asleep() {
         findings.push(stopped(&state));
         return Ok(findings);
     }
+    let values = recurved(&["check-config", "--format", "json"]).map(|(_, output)| output.stdout).unwrap_or_default();
+    let config = serde_json::from_slice(&values).unwrap_or_default();
     let mut heard = Vec::new();
     for address in addresses(&config, on.address()?.target) {
         // Nothing is heard in plain words where a daemon wants TLS.
@@ -89,13 +89,14 @@ fn asleep_by(shown: &str) -> Option<&str> {
     let state = |unit: &str| {
         let paragraph = shown
             .split("\n\n")
-            .find(|unit_shown| unit_shown.lines().any(|line| line.strip_prefix("Id=") == Some(unit)))?;
+            .find(|paragraph| paragraph.lines().any(|line| line.strip_prefix("Id=") == Some(unit)))?;
         paragraph.lines().find_map(|line| line.strip_prefix("ActiveState="))
     };
     let service = state("recurved.service").filter(|state| matches!(*state, "inactive" | "failed"))?;
     (state("recurved.socket") == Some("active")).then_some(service)
 }
 
+/// What there is to say of such a service.
 fn stopped(state: &str) -> Finding {
     let (verdict, advice) = match state {
         "failed" => (Verdict::Problem, "`systemctl status recurved` and `journalctl -u recurved` say why it ended"),
