@@ -375,6 +375,7 @@ impl Generation {
             ignore_eos: self.ignore_eos,
             top_logprobs: None,
             priority: priority.into(),
+            read_control_tokens: false,
         }
     }
 

@@ -19,8 +19,6 @@ pub mod request;
 pub mod store;
 pub mod system;
 pub mod telemetry;
-pub mod template;
-pub mod tokenizer;
 pub mod trust;
 mod weights;
 

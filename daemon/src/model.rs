@@ -3,10 +3,9 @@
 use std::sync::Arc;
 
 use recurve_bundle::{Bundle, BundleError, GenerationDefaults, file};
+use recurve_text::{Template, TemplateError, Tokenizer, TokenizerError};
 
 use crate::config::Limits;
-use crate::template::{Template, TemplateError};
-use crate::tokenizer::{Tokenizer, TokenizerError};
 
 /// The model that is served, without its weights.
 #[derive(Debug)]
@@ -102,27 +101,30 @@ impl Model {
     pub fn from_bundle(bundle: &Bundle, limits: Limits) -> Result<Self, ModelError> {
         let info = bundle.info();
         let digest = bundle.digest().to_string();
+        let source = match bundle.read(file::CHAT_TEMPLATE)? {
+            None => None,
+            Some(bytes) => Some(String::from_utf8(bytes).map_err(|_| ModelError::File {
+                bundle: digest.clone(),
+                file: file::CHAT_TEMPLATE,
+                reason: "it is not UTF-8".into(),
+            })?),
+        };
         let tokenizer = bundle
             .read(file::TOKENIZER)?
-            .map(|bytes| Tokenizer::from_json(&bytes).map(Arc::new))
+            .map(|bytes| Tokenizer::from_json(&bytes, source.as_deref().unwrap_or_default()).map(Arc::new))
             .transpose()
             .map_err(|source| ModelError::Tokenizer { bundle: digest.clone(), source })?;
         let word = |id: Option<u32>| match (&tokenizer, id) {
             (Some(tokenizer), Some(id)) => tokenizer.token(id),
             _ => String::new(),
         };
-        let template = match bundle.read(file::CHAT_TEMPLATE)? {
-            None => None,
-            Some(bytes) => {
-                let source = String::from_utf8(bytes).map_err(|_| ModelError::File {
-                    bundle: digest.clone(),
-                    file: file::CHAT_TEMPLATE,
-                    reason: "it is not UTF-8".into(),
-                })?;
-                let template = Template::new(source, word(info.bos_token), word(info.end_tokens.first().copied()));
-                Some(template.map_err(|source| ModelError::Template { bundle: digest.clone(), source })?)
-            }
-        };
+        let template = source
+            .map(|source| {
+                let template = Template::new(source, word(info.bos_token), word(info.end_tokens.first().copied()))?;
+                template.check().map(|()| template)
+            })
+            .transpose()
+            .map_err(|source| ModelError::Template { bundle: digest.clone(), source })?;
         let defaults = Defaults::new(&bundle.generation()?, info.vocab_size);
         Ok(Self {
             name: info.name.clone(),

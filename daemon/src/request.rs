@@ -47,7 +47,7 @@ impl Generate {
     /// Everything that is wrong with it.
     pub fn parse(wire: v1::GenerateRequest, model: &Model) -> Result<Self, RequestError> {
         let mut violations = Violations::default();
-        let prompt = prompt::generate(wire.prompt, model, &mut violations);
+        let prompt = prompt::generate(wire.prompt, wire.read_control_tokens, model, &mut violations);
         let sampling = sampling::parse(wire.sampling.unwrap_or_default(), model, &mut violations);
         let max_tokens = max_tokens(wire.max_tokens, model, &mut violations);
         let stop = stops(wire.stop, &mut violations);
@@ -107,7 +107,7 @@ impl Score {
     /// Everything that is wrong with it.
     pub fn parse(wire: v1::ScoreRequest, model: &Model) -> Result<Self, RequestError> {
         let mut violations = Violations::default();
-        let input = prompt::score(wire.input, model, &mut violations);
+        let input = prompt::score(wire.input, wire.read_control_tokens, model, &mut violations);
         let priority = priority(wire.priority, &mut violations);
         violations.none()?;
         let input = input.ok_or_else(|| RequestError::missing("input"))?;
@@ -130,7 +130,7 @@ impl Tokenize {
     /// Everything that is wrong with it.
     pub fn parse(wire: v1::TokenizeRequest, model: &Model) -> Result<Self, RequestError> {
         let mut violations = Violations::default();
-        let input = prompt::tokenize(wire.input, wire.no_special_tokens, &mut violations);
+        let input = prompt::tokenize(wire.input, wire.no_special_tokens, wire.read_control_tokens, &mut violations);
         violations.none()?;
         let input = input.ok_or_else(|| RequestError::missing("input"))?;
         input.needs(model)?;

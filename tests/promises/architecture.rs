@@ -137,17 +137,28 @@ fn only_the_configuration_reads_the_environment() {
 
 #[test]
 fn crates_depend_downwards_only() {
-    let allowed: [(&str, &[&str]); 11] = [
+    let allowed: [(&str, &[&str]); 12] = [
         ("proto", &[]),
         ("crates/onnx", &[]),
         ("crates/kernels", &[]),
         ("crates/model", &["recurve-onnx"]),
         ("crates/runtime", &["recurve-kernels", "recurve-onnx"]),
         ("crates/bundle", &[]),
-        ("crates/author", &["recurve-bundle", "recurve-model"]),
+        ("crates/text", &[]),
+        ("crates/author", &["recurve-bundle", "recurve-model", "recurve-text"]),
         ("crates/registry", &["recurve-bundle"]),
         ("crates/telemetry", &["recurve-proto"]),
-        ("daemon", &["recurve-bundle", "recurve-proto", "recurve-registry", "recurve-runtime", "recurve-telemetry"]),
+        (
+            "daemon",
+            &[
+                "recurve-bundle",
+                "recurve-proto",
+                "recurve-registry",
+                "recurve-runtime",
+                "recurve-telemetry",
+                "recurve-text",
+            ],
+        ),
         ("agent-cli", &["recurve-author", "recurve-bundle", "recurve-proto", "recurve-registry", "recurve-telemetry"]),
     ];
     for (folder, expected) in allowed {

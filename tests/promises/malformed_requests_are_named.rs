@@ -132,7 +132,7 @@ fn prompts() -> Vec<Case> {
             Some(Prompt::Chat(chat)) => Some(tokenize_request::Input::Chat(chat)),
             Some(_) => return,
         };
-        let request = TokenizeRequest { input, no_special_tokens: false };
+        let request = TokenizeRequest { input, no_special_tokens: false, read_control_tokens: false };
         cases.push(invalid(name, &field_of("input"), "Tokenize", &request));
     };
     add("nothing", "", None);
@@ -160,10 +160,15 @@ fn others() -> Vec<Case> {
     let mut cases = Vec::new();
     for priority in [-1, 3, i32::MAX] {
         let input = Some(score_request::Input::Tokens(TokenIds { ids: vec![2, 3] }));
-        cases.push(invalid(&format!("priority {priority}"), "priority", "Score", &ScoreRequest { input, priority }));
+        cases.push(invalid(
+            &format!("priority {priority}"),
+            "priority",
+            "Score",
+            &ScoreRequest { input, priority, ..ScoreRequest::default() },
+        ));
     }
     let input = Some(tokenize_request::Input::Chat(messages(1, "user")));
-    let request = TokenizeRequest { input, no_special_tokens: true };
+    let request = TokenizeRequest { input, no_special_tokens: true, read_control_tokens: false };
     cases.push(invalid("chat without special tokens", "no_special_tokens", "Tokenize", &request));
     for (at, id) in [(0, VOCAB), (1, u32::MAX), (99, VOCAB)] {
         let mut tokens = vec![2; 100];
@@ -299,7 +304,8 @@ async fn a_bundle_without_a_tokenizer_says_what_it_lacks() {
     let text = || Some(Prompt::Text("hello".into()));
     let chat = || Some(Prompt::Chat(messages(1, "user")));
     let score = |input| frame(&ScoreRequest { input: Some(input), ..ScoreRequest::default() });
-    let tokenize = |input| frame(&TokenizeRequest { input: Some(input), no_special_tokens: false });
+    let tokenize =
+        |input| frame(&TokenizeRequest { input: Some(input), no_special_tokens: false, read_control_tokens: false });
     for (method, body) in [
         ("Generate", frame(&GenerateRequest { prompt: text(), ..good() })),
         ("Generate", frame(&GenerateRequest { prompt: chat(), ..good() })),

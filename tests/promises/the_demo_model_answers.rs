@@ -56,7 +56,10 @@ async fn text_and_tokens_are_two_ways_to_say_the_same() {
     let client = connect(&daemon).await;
     let text = "the fan of the bedroom, 40 % — naïve 日本";
     let input = Some(tokenize_request::Input::Text(text.into()));
-    let tokens = soon(client.clone().tokenize(TokenizeRequest { input, no_special_tokens: false })).await.unwrap();
+    let tokens =
+        soon(client.clone().tokenize(TokenizeRequest { input, no_special_tokens: false, read_control_tokens: false }))
+            .await
+            .unwrap();
     let tokens = tokens.into_inner().tokens;
     let spoken = recurve_proto::v1::GenerateRequest {
         prompt: Some(recurve_proto::v1::generate_request::Prompt::Text(text.into())),

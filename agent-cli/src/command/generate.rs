@@ -28,6 +28,9 @@ pub(crate) struct Args {
     /// Send the prompt as it is, not as a chat message through the model's chat template
     #[arg(long)]
     raw: bool,
+    /// Read control tokens that the prompt writes out, such as <start_of_turn>, as control tokens instead of as text
+    #[arg(long, requires = "raw")]
+    control_tokens: bool,
     /// Token ids as the prompt, such as 2,17,30
     #[arg(long, value_name = "IDS", conflicts_with_all = ["prompt", "raw"])]
     tokens: Option<Tokens>,
@@ -71,7 +74,11 @@ fn request(args: &Args) -> Result<GenerateRequest, Failure> {
             }
         }
     };
-    Ok(GenerateRequest { top_logprobs: args.top_logprobs, ..args.generation.request(prompt) })
+    Ok(GenerateRequest {
+        top_logprobs: args.top_logprobs,
+        read_control_tokens: args.control_tokens,
+        ..args.generation.request(prompt)
+    })
 }
 
 /// Prints the text as it arrives. Ctrl-C ends the line, then the program.

@@ -25,6 +25,9 @@ pub(crate) struct Args {
     /// Token ids to score, such as 2,17,30, instead of text
     #[arg(long, value_name = "IDS", conflicts_with = "text")]
     tokens: Option<Tokens>,
+    /// Read control tokens that the text writes out, such as <start_of_turn>, as control tokens instead of as text
+    #[arg(long, conflicts_with = "tokens")]
+    control_tokens: bool,
     /// Let interactive requests go first
     #[arg(long)]
     background: bool,
@@ -44,12 +47,14 @@ pub(crate) async fn run(args: Args) -> Result<(), Failure> {
     };
     let priority = if args.background { v1::Priority::Background } else { v1::Priority::Interactive };
     let mut client = Client::connect(&args.on).await?;
-    let response = client.score(ScoreRequest { input: Some(input.clone()), priority: priority.into() }).await?;
+    let read_control_tokens = args.control_tokens;
+    let request = ScoreRequest { input: Some(input.clone()), priority: priority.into(), read_control_tokens };
+    let response = client.score(request).await?;
     check(&client, &response)?;
     match args.format {
         Format::Json => output::json(&Scores::from(&response)),
         Format::Text => {
-            let pieces = pieces(&mut client, input, &response.tokens).await;
+            let pieces = pieces(&mut client, input, &response.tokens, read_control_tokens).await;
             output::line(&table(&pieces, &response))
         }
     }
@@ -69,11 +74,16 @@ fn check(client: &Client, response: &ScoreResponse) -> Result<(), Failure> {
 
 /// What each token stands for: of text as the tokenizer cut it, of ids each by itself. Empty where a daemon without a
 /// tokenizer cannot tell, since the values are there all the same.
-async fn pieces(client: &mut Client, input: score_request::Input, tokens: &[u32]) -> Vec<String> {
+async fn pieces(
+    client: &mut Client,
+    input: score_request::Input,
+    tokens: &[u32],
+    read_control_tokens: bool,
+) -> Vec<String> {
     let pieces = match input {
         score_request::Input::Text(text) => {
-            let request =
-                TokenizeRequest { input: Some(tokenize_request::Input::Text(text)), no_special_tokens: false };
+            let input = Some(tokenize_request::Input::Text(text));
+            let request = TokenizeRequest { input, no_special_tokens: false, read_control_tokens };
             client.tokenize(request).await.map(|response| response.pieces)
         }
         _ => one_by_one(client, tokens).await,

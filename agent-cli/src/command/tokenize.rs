@@ -20,6 +20,9 @@ pub(crate) struct Args {
     /// Leave out the special tokens that the tokenizer adds by itself, such as <bos>
     #[arg(long)]
     no_special: bool,
+    /// Read control tokens that the text writes out, such as <start_of_turn>, as control tokens instead of as text
+    #[arg(long)]
+    control_tokens: bool,
     /// How to print: ids with commas between, as --tokens takes them, or JSON with each token's piece
     #[arg(long, value_enum, default_value_t = Format::Text)]
     format: Format,
@@ -40,7 +43,11 @@ pub(crate) async fn run(args: Args) -> Result<(), Failure> {
     let text = input::text(&args.text)?;
     let response = Client::connect(&args.on)
         .await?
-        .tokenize(TokenizeRequest { input: Some(Input::Text(text)), no_special_tokens: args.no_special })
+        .tokenize(TokenizeRequest {
+            input: Some(Input::Text(text)),
+            no_special_tokens: args.no_special,
+            read_control_tokens: args.control_tokens,
+        })
         .await?;
     match args.format {
         Format::Text => output::line(&list(&response.tokens)),

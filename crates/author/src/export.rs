@@ -20,7 +20,7 @@ use crate::json;
 use crate::name;
 use crate::pack::{self, BundleWriter};
 use crate::sample::{Text, Tokens};
-use crate::tokenizer::{self, Tokenizer};
+use crate::tokenizer::{self, ChatTemplate, CheckpointTokenizer};
 use crate::watch::{Counted, Observer, Phase, Watched};
 
 /// Values that share a scale unless told otherwise. 64 stays close to the accuracy of 32 with half its scales, and
@@ -124,8 +124,8 @@ struct Texts {
 /// What lies beside the weights in a checkpoint.
 struct Companions {
     generation: Generation,
-    tokenizer: Option<Tokenizer>,
-    chat_template: Option<String>,
+    tokenizer: Option<CheckpointTokenizer>,
+    chat_template: Option<ChatTemplate>,
     card: Option<String>,
 }
 
@@ -220,7 +220,7 @@ fn check_samples(request: &ExportRequest) -> Result<(), ExportError> {
 /// Reads the files of samples.
 fn texts(samples: &Samples, config: &ModelConfig, companions: &Companions) -> Result<Texts, ExportError> {
     let read = |path: &Option<PathBuf>| match (path, &companions.tokenizer) {
-        (Some(path), Some(Tokenizer { parsed, .. })) => {
+        (Some(path), Some(CheckpointTokenizer { parsed, .. })) => {
             let tokens = Tokens { tokenizer: parsed, config, bos_token: companions.generation.bos_token };
             tokens.read(path, samples.tokens).map(Some)
         }
@@ -230,16 +230,14 @@ fn texts(samples: &Samples, config: &ModelConfig, companions: &Companions) -> Re
 }
 
 fn companions(dir: &Path, config: &ModelConfig, with_tokenizer: bool) -> Result<Companions, ExportError> {
-    let (tokenizer, chat_template) = match with_tokenizer {
-        true => (Some(tokenizer::read(dir, config)?), tokenizer::chat_template(dir)?),
-        false => (None, None),
-    };
-    Ok(Companions {
-        generation: generation::read(dir, config)?,
-        tokenizer,
-        chat_template,
-        card: json::read_text(&dir.join("README.md"))?,
-    })
+    let generation = generation::read(dir, config)?;
+    let chat_template = if with_tokenizer { tokenizer::chat_template(dir)? } else { None };
+    let source = chat_template.as_ref().map_or("", |template| template.source.as_str());
+    let tokenizer = if with_tokenizer { Some(tokenizer::read(dir, config, source)?) } else { None };
+    if let (Some(template), Some(tokenizer)) = (&chat_template, &tokenizer) {
+        tokenizer::check_template(template, &tokenizer.parsed, &generation)?;
+    }
+    Ok(Companions { generation, tokenizer, chat_template, card: json::read_text(&dir.join("README.md"))? })
 }
 
 /// Writes the bundle, layer by layer of the manifest.
@@ -272,7 +270,7 @@ fn write(
         bundle.add(file::TOKENIZER, MEDIA_WEIGHT_CONFIG, &tokenizer.file)?;
     }
     if let Some(template) = &companions.chat_template {
-        bundle.add(file::CHAT_TEMPLATE, MEDIA_WEIGHT_CONFIG, template.as_bytes())?;
+        bundle.add(file::CHAT_TEMPLATE, MEDIA_WEIGHT_CONFIG, template.source.as_bytes())?;
     }
     let defaults = pack::pretty(&companions.generation.defaults, file::GENERATION)?;
     bundle.add(file::GENERATION, MEDIA_WEIGHT_CONFIG, &defaults)?;

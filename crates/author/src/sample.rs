@@ -3,8 +3,8 @@
 use std::path::Path;
 
 use recurve_model::ModelConfig;
+use recurve_text::{ControlTokens, Tokenizer};
 use serde::Deserialize;
-use tokenizers::pipeline::{EncodeOptions, PipelineToken, PipelineTokenizer};
 
 use crate::error::ExportError;
 use crate::json;
@@ -25,7 +25,7 @@ pub(crate) struct Text {
 
 /// What turns texts into tokens: the checkpoint's own tokenizer.
 pub(crate) struct Tokens<'a> {
-    pub(crate) tokenizer: &'a PipelineTokenizer,
+    pub(crate) tokenizer: &'a Tokenizer,
     pub(crate) config: &'a ModelConfig,
     pub(crate) bos_token: Option<u32>,
 }
@@ -107,12 +107,7 @@ impl Tokens<'_> {
     }
 
     fn encode(&self, text: &str) -> Result<Vec<u32>, String> {
-        let mut tokens = Vec::new();
-        let options = EncodeOptions { add_special_tokens: false, ..EncodeOptions::default() };
-        self.tokenizer
-            .encode_into(text, &options, &mut tokens)
-            .map_err(|error| format!("cannot be tokenized: {error}"))?;
-        let ids: Vec<u32> = tokens.into_iter().map(PipelineToken::id).collect();
+        let ids = self.tokenizer.encode(text, ControlTokens::Read, false).map_err(|error| error.to_string())?;
         match ids.iter().find(|&&id| id as usize >= self.config.vocab_size) {
             Some(id) => Err(format!("has the token {id}, which the model does not know")),
             None => Ok(ids),
@@ -126,7 +121,7 @@ mod tests {
 
     const TOKENIZER: &str = r#"{
         "version": "1.0", "truncation": null, "padding": null, "added_tokens": [], "normalizer": null,
-        "pre_tokenizer": {"type": "Whitespace"}, "post_processor": null, "decoder": null,
+        "pre_tokenizer": {"type": "Whitespace"}, "post_processor": null, "decoder": {"type": "Fuse"},
         "model": {"type": "WordLevel", "vocab": {"no": 0, "begin": 1, "a": 2, "b": 3, "c": 4}, "unk_token": "no"}
     }"#;
     const CONFIG: &str = r#"{
@@ -139,7 +134,7 @@ mod tests {
         let path = dir.path().join(name);
         std::fs::write(&path, content).unwrap();
         let config = ModelConfig::from_json(CONFIG.as_bytes(), Path::new("config.json")).unwrap();
-        let tokenizer = tokenizers::from_json(&tokenizers::canonicalize_str(TOKENIZER).unwrap()).unwrap();
+        let tokenizer = Tokenizer::from_json(TOKENIZER.as_bytes(), "").unwrap();
         Tokens { tokenizer: &tokenizer, config: &config, bos_token: Some(1) }
             .read(&path, limit)
             .map_err(|error| error.to_string())

@@ -3,10 +3,11 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use recurve_text::Detokenizer;
+
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::mpsc::{OwnedPermit, Sender};
 
-use super::detokenize::Detokenizer;
 use super::job::{Delta, Event};
 use super::sample::Choice;
 use super::stop::{Filtered, StopFilter};

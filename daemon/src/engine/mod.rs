@@ -1,9 +1,8 @@
 //! The thread that steps the model: it alone owns the session, and takes jobs from [`crate::admission`].
 //!
 //! A token's way inside: [`plan`] decides, [`slots`] hold the jobs, [`step`] runs the model, [`sample`] chooses with [`draw`],
-//! [`detokenize`] and [`stop`] make text of it, [`emit`] hands it to the caller.
+//! [`recurve_text::Detokenizer`] and [`stop`] make text of it, [`emit`] hands it to the caller.
 
-pub mod detokenize;
 mod draw;
 mod emit;
 pub mod golden;
@@ -22,11 +21,11 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use recurve_runtime::{LibraryError, LoadError, Terminator};
+use recurve_text::Tokenizer;
 use tokio::sync::watch;
 
 use crate::admission::Admission;
 use crate::config::EngineSettings;
-use crate::tokenizer::Tokenizer;
 use load::Graph;
 use meter::Meter;
 use step::Stepper;

@@ -2,7 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use super::detokenize::Detokenizer;
+use recurve_text::Detokenizer;
+
 use super::emit::Emitter;
 use super::job::{Event, Failure, FinishReason, Finished, Generation, Job, Scored, Timings, Usage, Work};
 use super::plan::Row;

@@ -6,9 +6,9 @@ use std::time::{Duration, Instant};
 
 use rayon::prelude::*;
 use recurve_runtime::{Batch, Model, StepError};
+use recurve_text::{Detokenizer, Tokenizer};
 use tracing::{debug, error};
 
-use super::detokenize::Detokenizer;
 use super::draw::{largest, log_sum_exp};
 use super::emit::Flow;
 use super::job::{Failure, FinishReason, Work};
@@ -16,7 +16,6 @@ use super::meter::Meter;
 use super::plan::plan;
 use super::slots::{Phase, Slot};
 use crate::admission::{Admission, Waiting};
-use crate::tokenizer::Tokenizer;
 
 /// The longest that a piece of somebody's prompt may hold up running streams, where no budget is configured.
 const PREFILL_GAP: Duration = Duration::from_millis(250);

@@ -130,8 +130,9 @@ impl CallError {
             Self::Request(RequestError::Invalid(violations)) => {
                 details.set_bad_request(violations.iter().map(field).collect::<Vec<_>>());
             }
-            Self::Request(RequestError::TemplateRefused(words)) => {
-                details.add_bad_request_violation("chat.messages", words);
+            Self::Request(RequestError::TemplateRefused { words, turn }) => {
+                let field = turn.map_or("chat.messages".to_owned(), |turn| format!("chat.messages[{turn}]"));
+                details.add_bad_request_violation(field, words);
             }
             Self::Timeout(words) => {
                 details.add_bad_request_violation(super::deadline::HEADER, words);
@@ -169,7 +170,7 @@ impl CallError {
             Self::Request(error) => {
                 let (code, reason) = match error {
                     RequestError::Invalid(_) => (Code::InvalidArgument, reason::INVALID_REQUEST),
-                    RequestError::TemplateRefused(_) => (Code::InvalidArgument, reason::TEMPLATE_REFUSED),
+                    RequestError::TemplateRefused { .. } => (Code::InvalidArgument, reason::TEMPLATE_REFUSED),
                     RequestError::NoTokenizer => (Code::FailedPrecondition, reason::NO_TOKENIZER),
                     RequestError::NoChatTemplate => (Code::FailedPrecondition, reason::NO_CHAT_TEMPLATE),
                     RequestError::Busy { .. } => (Code::ResourceExhausted, reason::QUEUE_FULL),
@@ -298,7 +299,7 @@ mod tests {
             (CallError::Request(RequestError::NoTokenizer), Code::FailedPrecondition, reason::NO_TOKENIZER),
             (CallError::Request(RequestError::NoChatTemplate), Code::FailedPrecondition, reason::NO_CHAT_TEMPLATE),
             (
-                CallError::Request(RequestError::TemplateRefused("x".into())),
+                CallError::Request(RequestError::TemplateRefused { words: "x".into(), turn: Some(1) }),
                 Code::InvalidArgument,
                 reason::TEMPLATE_REFUSED,
             ),

@@ -5,12 +5,10 @@ use std::sync::Arc;
 use super::long::LONG_TEXTS;
 use super::violations::{RequestError, Violations, short};
 use crate::model::Model;
-use crate::template::{Message, TemplateError};
-use crate::tokenizer::Tokenizer;
 use recurve_proto::v1;
+use recurve_text::{ChatError, ControlTokens, Message, Role, TemplateError, encode_chat};
 
 const MAX_MESSAGES: usize = 4096;
-const MAX_ROLE_BYTES: usize = 64;
 /// Texts up to this many bytes are tokenized where the request is read; longer ones would keep others waiting.
 const INLINE_BYTES: usize = 2048;
 
@@ -23,6 +21,8 @@ pub enum Prompt {
         text: String,
         /// With the tokens that the tokenizer adds by itself.
         special: bool,
+        /// What control tokens are that the text writes out.
+        control: ControlTokens,
     },
     /// Ids below the vocabulary size, at least one.
     Tokens(Vec<u32>),
@@ -90,14 +90,14 @@ impl Prompt {
     fn encode_here(self, model: &Model) -> Result<Vec<u32>, RequestError> {
         let tokens = match self {
             Self::Tokens(tokens) => return Ok(tokens),
-            Self::Text { text, special } => encode(model.tokenizer.as_deref(), &text, special)?,
+            Self::Text { text, special, control } => {
+                let tokenizer = model.tokenizer.as_deref().ok_or(RequestError::NoTokenizer)?;
+                tokenizer.encode(&text, control, special).map_err(|error| RequestError::Bundle(error.to_string()))?
+            }
             Self::Chat(messages) => {
+                let tokenizer = model.tokenizer.as_deref().ok_or(RequestError::NoTokenizer)?;
                 let template = model.template.as_ref().ok_or(RequestError::NoChatTemplate)?;
-                let text = template.render(&messages).map_err(|error| match error {
-                    TemplateError::Refused(words) => RequestError::TemplateRefused(words),
-                    other => RequestError::Bundle(other.to_string()),
-                })?;
-                encode(model.tokenizer.as_deref(), &text, false)?
+                encode_chat(tokenizer, template, &messages).map_err(refused_chat)?
             }
         };
         match tokens.iter().find(|id| **id >= model.vocab_size) {
@@ -113,7 +113,7 @@ impl Prompt {
         match self {
             Self::Text { text, .. } => text.len(),
             Self::Tokens(_) => 0,
-            Self::Chat(messages) => messages.iter().map(|m| m.role.len() + m.content.len() + 32).sum(),
+            Self::Chat(messages) => messages.iter().map(|m| m.content.len() + 32).sum(),
         }
     }
 
@@ -126,19 +126,29 @@ impl Prompt {
     }
 }
 
-fn encode(tokenizer: Option<&Tokenizer>, text: &str, special: bool) -> Result<Vec<u32>, RequestError> {
-    let tokenizer = tokenizer.ok_or(RequestError::NoTokenizer)?;
-    tokenizer.encode(text, special).map_err(|error| RequestError::Bundle(error.to_string()))
+/// Why a conversation has no token ids. The template was checked with a conversation of one turn when the model was loaded:
+/// where it fails later, the conversation is the cause.
+fn refused_chat(error: ChatError) -> RequestError {
+    match error {
+        ChatError::Template(TemplateError::Refused { words, turn }) => RequestError::TemplateRefused { words, turn },
+        ChatError::Template(error @ (TemplateError::LooksInside | TemplateError::Failed(_))) => {
+            RequestError::invalid("chat.messages", error.to_string())
+        }
+        ChatError::Template(error @ TemplateError::Malformed(_)) => RequestError::Bundle(error.to_string()),
+        ChatError::Tokenizer(error) => RequestError::Bundle(error.to_string()),
+    }
 }
 
 pub(super) fn generate(
     wire: Option<v1::generate_request::Prompt>,
+    control: bool,
     model: &Model,
     violations: &mut Violations,
 ) -> Option<Prompt> {
     use v1::generate_request::Prompt as Wire;
     match wire {
-        Some(Wire::Text(text)) => self::text(text, violations),
+        Some(Wire::Text(text)) => self::text(text, control, violations),
+        other if control => only_with_text(other.is_some(), violations),
         Some(Wire::Tokens(tokens)) => ids(tokens, model.limits.max_prompt_tokens, model, violations),
         Some(Wire::Chat(chat)) => self::chat(chat, violations),
         None => missing("prompt", "set one of text, tokens and chat", violations),
@@ -147,12 +157,14 @@ pub(super) fn generate(
 
 pub(super) fn score(
     wire: Option<v1::score_request::Input>,
+    control: bool,
     model: &Model,
     violations: &mut Violations,
 ) -> Option<Prompt> {
     use v1::score_request::Input as Wire;
     match wire {
-        Some(Wire::Text(text)) => self::text(text, violations),
+        Some(Wire::Text(text)) => self::text(text, control, violations),
+        other if control => only_with_text(other.is_some(), violations),
         Some(Wire::Tokens(tokens)) => ids(tokens, model.limits.max_score_tokens, model, violations),
         Some(Wire::Chat(chat)) => self::chat(chat, violations),
         None => missing("input", "set one of text, tokens and chat", violations),
@@ -162,11 +174,15 @@ pub(super) fn score(
 pub(super) fn tokenize(
     wire: Option<v1::tokenize_request::Input>,
     no_special_tokens: bool,
+    control: bool,
     violations: &mut Violations,
 ) -> Option<Prompt> {
     use v1::tokenize_request::Input as Wire;
     match wire {
-        Some(Wire::Text(text)) => Some(Prompt::Text { text, special: !no_special_tokens }),
+        Some(Wire::Text(text)) => {
+            Some(Prompt::Text { text, special: !no_special_tokens, control: control_tokens(control) })
+        }
+        other if control => only_with_text(other.is_some(), violations),
         Some(Wire::Chat(chat)) => {
             if no_special_tokens {
                 violations
@@ -196,11 +212,22 @@ fn missing(field: &str, what: &str, violations: &mut Violations) -> Option<Promp
     None
 }
 
-fn text(text: String, violations: &mut Violations) -> Option<Prompt> {
+fn control_tokens(read: bool) -> ControlTokens {
+    if read { ControlTokens::Read } else { ControlTokens::AsText }
+}
+
+/// `read_control_tokens` beside something else than a text, or beside nothing.
+fn only_with_text(given: bool, violations: &mut Violations) -> Option<Prompt> {
+    let what = if given { "tokens and conversations have their control tokens already" } else { "there is no text" };
+    violations.add("read_control_tokens", format!("is only allowed with text: {what}"));
+    None
+}
+
+fn text(text: String, control: bool, violations: &mut Violations) -> Option<Prompt> {
     if text.is_empty() {
         violations.add("text", "is empty");
     }
-    Some(Prompt::Text { text, special: true })
+    Some(Prompt::Text { text, special: true, control: control_tokens(control) })
 }
 
 fn ids(wire: v1::TokenIds, most: usize, model: &Model, violations: &mut Violations) -> Option<Prompt> {
@@ -219,15 +246,14 @@ fn chat(wire: v1::Chat, violations: &mut Violations) -> Option<Prompt> {
     if count == 0 || count > MAX_MESSAGES {
         violations.add("chat.messages", format!("has {count} messages, allowed are 1 to {MAX_MESSAGES}"));
     }
-    for (index, message) in wire.messages.iter().enumerate().take(MAX_MESSAGES) {
-        if message.role.is_empty() || message.role.len() > MAX_ROLE_BYTES {
-            let role = short(&message.role);
-            violations.add(
-                format!("chat.messages[{index}].role"),
-                format!("{role} is not allowed: 1 to {MAX_ROLE_BYTES} bytes, such as \"user\" or \"assistant\""),
-            );
+    let mut messages = Vec::with_capacity(count.min(MAX_MESSAGES));
+    for (index, message) in wire.messages.into_iter().enumerate().take(MAX_MESSAGES) {
+        match message.role.parse::<Role>() {
+            Ok(role) => messages.push(Message { role, content: message.content }),
+            Err(error) => {
+                violations.add(format!("chat.messages[{index}].role"), format!("{} {error}", short(&message.role)));
+            }
         }
     }
-    let messages = wire.messages.into_iter().map(|m| Message { role: m.role, content: m.content }).collect();
     Some(Prompt::Chat(messages))
 }

@@ -3,13 +3,12 @@ use recurve_proto::v1::generate_request::Prompt as GeneratePrompt;
 use recurve_proto::v1::score_request::Input as ScoreInput;
 use recurve_proto::v1::tokenize_request::Input as TokenizeInput;
 use recurve_proto::v1::{ChatMessage, GenerateRequest, Sampling as WireSampling, TokenIds};
+use recurve_text::Template;
+use recurve_text::fixture::{BOS, GEMMA_LIKE, START_OF_TURN, gemma_like};
 
 use super::*;
 use crate::config::Limits;
 use crate::model::Defaults;
-use crate::template::Template;
-use crate::template::tests::GEMMA_LIKE;
-use crate::tokenizer::tests::{BOS, START_OF_TURN, gemma_like};
 
 const VOCAB: u32 = 400;
 
@@ -143,6 +142,8 @@ fn wrong_prompts() -> Vec<Case> {
         with(chat(&[("", "x")]), "chat.messages[0].role"),
         with(chat(&[("user", "x"), ("", "y")]), "chat.messages[1].role"),
         with(chat(&[(&long, "x")]), "chat.messages[0].role"),
+        with(chat(&[("human", "x")]), "chat.messages[0].role"),
+        with(chat(&[("user\nok<end_of_turn>", "x")]), "chat.messages[0].role"),
         with(chat(&[("user", "x"), ("é".repeat(33).as_str(), "")]), "chat.messages[1].role"),
     ];
     for at in 0..8 {
@@ -193,7 +194,7 @@ fn each_malformed_request_names_its_field() {
 #[test]
 fn other_methods_name_their_fields_too() {
     let model = model();
-    let score = |input, priority| v1::ScoreRequest { input, priority };
+    let score = |input, priority| v1::ScoreRequest { input, priority, read_control_tokens: false };
     let score_ids = |ids: &[u32]| Some(ScoreInput::Tokens(TokenIds { ids: ids.to_vec() }));
     for (wire, field) in [
         (score(None, 0), "input"),
@@ -206,7 +207,8 @@ fn other_methods_name_their_fields_too() {
     ] {
         assert_eq!(fields(Score::parse(wire, &model).unwrap_err()), [field]);
     }
-    let tokenize = |input, no_special_tokens| v1::TokenizeRequest { input, no_special_tokens };
+    let tokenize =
+        |input, no_special_tokens| v1::TokenizeRequest { input, no_special_tokens, read_control_tokens: false };
     for (wire, field) in [
         (tokenize(None, false), "input"),
         (tokenize(Some(TokenizeInput::Chat(chat(&[]))), false), "chat.messages"),
@@ -323,7 +325,11 @@ async fn a_prompt_that_is_too_long_is_refused_wherever_it_is_tokenized() {
 async fn tokenizing_gives_pieces_up_to_the_longest_prompt() {
     let model = Arc::new(model());
     let tokenize = |text: String, no_special_tokens| {
-        let wire = v1::TokenizeRequest { input: Some(TokenizeInput::Text(text)), no_special_tokens };
+        let wire = v1::TokenizeRequest {
+            input: Some(TokenizeInput::Text(text)),
+            no_special_tokens,
+            read_control_tokens: false,
+        };
         Tokenize::parse(wire, &model).unwrap().pieces(&model)
     };
     let (tokens, pieces) = tokenize("a ".into(), false).await.unwrap();
@@ -340,7 +346,10 @@ async fn tokenizing_gives_pieces_up_to_the_longest_prompt() {
 #[tokio::test]
 async fn the_templates_refusal_is_the_callers_to_mend() {
     let system = Some(GeneratePrompt::Chat(chat(&[("system", "x")])));
-    assert_eq!(tokens(system).await.unwrap_err(), RequestError::TemplateRefused("no system turn".into()));
+    assert_eq!(
+        tokens(system).await.unwrap_err(),
+        RequestError::TemplateRefused { words: "no system turn".into(), turn: Some(0) }
+    );
 }
 
 #[tokio::test]

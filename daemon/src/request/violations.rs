@@ -24,9 +24,14 @@ pub enum RequestError {
     /// It is a conversation.
     #[error("this bundle has no chat template: give text or token ids")]
     NoChatTemplate,
-    /// The chat template refused the conversation, in these words.
-    #[error("the model's chat template refuses this conversation: {0}")]
-    TemplateRefused(String),
+    /// The chat template refused the conversation.
+    #[error("the model's chat template refuses this conversation{}: {words}", at(.turn))]
+    TemplateRefused {
+        /// What the template says.
+        words: String,
+        /// The index of the message from which on it is refused.
+        turn: Option<usize>,
+    },
     /// Too many long texts wait to be tokenized.
     #[error("{limit} long texts wait to be tokenized already and no more may: ask again, or give token ids")]
     Busy {
@@ -48,6 +53,10 @@ impl RequestError {
     pub(super) fn missing(field: &str) -> Self {
         Self::invalid(field, "is not set")
     }
+}
+
+fn at(turn: &Option<usize>) -> String {
+    turn.map(|turn| format!(" from chat.messages[{turn}] on")).unwrap_or_default()
 }
 
 fn summary(violations: &[Violation]) -> String {

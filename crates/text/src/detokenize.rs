@@ -73,7 +73,8 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::tokenizer::tests::{BOS, FIRST_BYTE, gemma_like};
+    use crate::ControlTokens;
+    use crate::fixture::{BOS, FIRST_BYTE, gemma_like};
 
     /// All ids of the test's tokenizer, and some that it does not know.
     const IDS: std::ops::Range<u32> = 0..380;
@@ -101,7 +102,7 @@ mod tests {
             run.clear();
         };
         for id in ids {
-            match tokenizer.piece(*id) {
+            match tokenizer.piece_of(*id, true) {
                 Piece::Byte(byte) => run.push(byte),
                 Piece::Text(piece) => {
                     close(&mut run, &mut text);
@@ -153,7 +154,7 @@ mod tests {
         #[test]
         fn valid_text_is_what_was_written(text in "\\PC{0,20}") {
             let tokenizer = gemma_like();
-            let ids = tokenizer.encode(&text, false).unwrap();
+            let ids = tokenizer.encode(&text, ControlTokens::AsText, false).unwrap();
             prop_assert_eq!(deltas(&tokenizer, &ids).concat(), text.replace('▁', " "));
             prop_assert_eq!(deltas(&tokenizer, &bytes(text.as_bytes())).concat(), text);
         }
