@@ -40,6 +40,7 @@ mod served_checkpoints_equal_hugging_face;
 mod settings_do_what_they_say;
 mod stopping_is_orderly;
 mod systemd_is_told;
+mod text_stays_text;
 mod the_demo_model_answers;
 mod the_history_survives;
 mod the_journal_has_fields;

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, LazyLock, Mutex, OnceLock};
 
 use recurve_bundle::{Bundle, Digest};
+use serde_json::Value;
 
 use crate::process::{agent_cli, build_dir, run};
 use crate::reference::repository;
@@ -36,10 +37,14 @@ pub fn slow() -> PathBuf {
     random("slow", SLOW, &["--weights", "int4", "--max-chunk", "16"])
 }
 
+/// The checkpoint of the model in the box.
+pub fn demo_checkpoint() -> PathBuf {
+    repository().join("deploy/demo-model")
+}
+
 /// The model in the box, int8.
 pub fn demo() -> PathBuf {
-    let checkpoint = repository().join("deploy/demo-model");
-    made("demo", |out| export(&[path(&checkpoint), "--weights", "int8", "--out", path(out)]))
+    made("demo", |out| export(&[path(&demo_checkpoint()), "--weights", "int8", "--out", path(out)]))
 }
 
 /// A reference checkpoint in f32.
@@ -58,8 +63,8 @@ pub fn ids(count: usize, seed: u32) -> Vec<u32> {
     (0..count).map(next).collect()
 }
 
-/// A copy of a bundle at `copy` in which one file has other bytes, as many, and every digest is right.
-pub fn forged(bundle: &Path, filepath: &str, copy: &Path, change: impl FnOnce(&mut [u8])) {
+/// A copy of a bundle at `copy` in which one file has other bytes, and every digest and size is right.
+pub fn forged(bundle: &Path, filepath: &str, copy: &Path, change: impl FnOnce(&mut Vec<u8>)) {
     let opened = Bundle::open(bundle).expect("a bundle");
     let manifest = opened.manifest();
     let blobs = copy.join("blobs/sha256");
@@ -68,26 +73,41 @@ pub fn forged(bundle: &Path, filepath: &str, copy: &Path, change: impl FnOnce(&m
     for blob in manifest.layers.iter().map(|layer| layer.digest).filter(|digest| *digest != changed) {
         std::fs::copy(opened.blob(&blob), blobs.join(blob.hex())).expect("a blob");
     }
-    let write = |bytes: &[u8]| {
+    let read = |digest: &Digest| std::fs::read(opened.blob(digest)).expect("a blob");
+    let write = |old: Digest, bytes: &[u8]| {
         let digest = Digest::of(bytes);
         std::fs::write(blobs.join(digest.hex()), bytes).expect("a blob");
-        digest
+        (old, digest, bytes.len())
     };
-    let read = |digest: &Digest| std::fs::read(opened.blob(digest)).expect("a blob");
+    let redirected = |bytes: &[u8], written: &[(Digest, Digest, usize)]| {
+        let mut document = serde_json::from_slice(bytes).expect("JSON");
+        written.iter().for_each(|(old, new, size)| redirect(&mut document, old, new, *size));
+        serde_json::to_vec(&document).expect("JSON")
+    };
     let mut bytes = read(&changed);
     change(&mut bytes);
-    let mut other = vec![(changed, write(&bytes))];
-    let replaced = |bytes: Vec<u8>, other: &[(Digest, Digest)]| {
-        let text = String::from_utf8(bytes).expect("JSON");
-        other.iter().fold(text, |text, (old, new)| text.replace(&old.hex(), &new.hex()))
-    };
+    let mut written = vec![write(changed, &bytes)];
     for document in [config, *opened.digest()] {
-        let text = replaced(read(&document), &other);
-        other.push((document, write(text.as_bytes())));
+        written.push(write(document, &redirected(&read(&document), &written)));
     }
-    let index = replaced(std::fs::read(bundle.join("index.json")).expect("an index"), &other);
-    std::fs::write(copy.join("index.json"), index).expect("a file");
+    let index = std::fs::read(bundle.join("index.json")).expect("an index");
+    std::fs::write(copy.join("index.json"), redirected(&index, &written)).expect("a file");
     std::fs::copy(bundle.join("oci-layout"), copy.join("oci-layout")).expect("a file");
+}
+
+/// Lets every descriptor of the blob `old` name the blob `new`.
+fn redirect(document: &mut Value, old: &Digest, new: &Digest, size: usize) {
+    match document {
+        Value::Object(entries) => {
+            if entries.get("digest").and_then(Value::as_str) == Some(&old.to_string()) {
+                entries.insert("digest".to_owned(), new.to_string().into());
+                entries.insert("size".to_owned(), size.into());
+            }
+            entries.values_mut().for_each(|value| redirect(value, old, new, size));
+        }
+        Value::Array(members) => members.iter_mut().for_each(|value| redirect(value, old, new, size)),
+        _ => {}
+    }
 }
 
 /// A copy of a bundle that no device's golden test passes.

@@ -47,7 +47,7 @@ fn text_ids_and_standard_input_are_prompts() {
 fn every_setting_reaches_the_daemon_and_nothing_else_is_set() {
     let fake = Fake::start();
     run(&["generate", "--on", &fake.on, "--raw", "x"]);
-    let line = "generate --raw x --max-tokens 9 --temperature 0.5 --top-k 4 --top-p 0.9 --min-p 0.1 \
+    let line = "generate --raw --control-tokens x --max-tokens 9 --temperature 0.5 --top-k 4 --top-p 0.9 --min-p 0.1 \
         --repetition-penalty 1.1 --presence-penalty -0.5 --frequency-penalty 0.25 --logit-bias 17=-100 \
         --logit-bias 3=1.5 --seed 7 --stop a --stop b --ignore-eos --background --top-logprobs 2 --format json";
     let mut args: Vec<&str> = line.split_whitespace().collect();
@@ -77,6 +77,7 @@ fn every_setting_reaches_the_daemon_and_nothing_else_is_set() {
         ignore_eos: true,
         top_logprobs: Some(2),
         priority: Priority::Background.into(),
+        read_control_tokens: true,
     };
     assert_eq!(fake.requests(), [plain, full]);
 }

@@ -49,7 +49,7 @@ mod tests {
     fn results_come_back_and_panics_are_errors() {
         let text = String::from("borrowed");
         assert_eq!(run(|| text.len()).unwrap(), 8);
-        let error = run(|| panic!("on purpose")).map(|()| ()).unwrap_err();
+        let error = run::<()>(|| panic!("on purpose")).unwrap_err();
         assert_eq!(error.to_string(), "it panicked: on purpose");
     }
 

@@ -83,7 +83,7 @@ mod tests {
         let ids = encode(&[("user", ATTACK)]);
         assert_eq!(ids.iter().filter(|id| **id == START_OF_TURN).count(), 2);
         assert!(tokenizer.decode(&ids).contains(ATTACK));
-        assert_eq!(ids.len() > rendered_whole(&[("user", ATTACK)]).len(), true);
+        assert!(ids.len() > rendered_whole(&[("user", ATTACK)]).len());
     }
 
     #[test]

@@ -233,11 +233,11 @@ mod tests {
             ("{{ messages[1:] | length }}{{ messages[::-1][0].role }}", "0user"),
             (
                 "{% for m in messages | selectattr('role', 'equalto', 'user') %}{{ loop.previtem is defined }}{% endfor %}",
-                "false",
+                "False",
             ),
             ("{% for k, v in messages[0].items() %}{{ k }};{% endfor %}", "role;content;"),
-            ("{{ messages[0].content is string }}{{ messages[0] is mapping }}", "truetrue"),
-            ("{{ messages[0].content.startswith('<a>') }}{{ messages[0].content.rstrip('é') }}", "true<a> & "),
+            ("{{ messages[0].content is string }}{{ messages[0] is mapping }}", "TrueTrue"),
+            ("{{ messages[0].content.startswith('<a>') }}{{ messages[0].content.rstrip('é') }}", "True<a> & "),
         ] {
             assert_eq!(render(source).as_deref(), Ok(expected), "{source}");
         }
