@@ -97,3 +97,12 @@ fn an_export_that_is_interrupted_leaves_nothing() {
     assert_eq!(ended.status.code(), Some(130), "{ended:?}");
     assert_eq!(names(dir.path()), ["config.json"]);
 }
+
+#[test]
+fn a_pull_that_fetched_nothing_leaves_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("model");
+    let ran = run(&["pull", "oci://127.0.0.1:1/models/none:1", "--out", out.to_str().unwrap()]);
+    assert!(ran.code != Some(0) && ran.err.contains("127.0.0.1:1"), "{ran:?}");
+    assert_eq!(names(dir.path()), Vec::<String>::new());
+}

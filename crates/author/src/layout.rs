@@ -15,14 +15,14 @@ use crate::place::{BLOBS, Output};
 /// What the name of a blob that is not whole ends in.
 const PARTIAL: &str = ".partial";
 
-/// A bundle that is being fetched. Dropped, it leaves what came for the next attempt.
+/// A bundle that is being fetched. Dropped, it leaves what came for the next attempt; where nothing came, no folder is left.
 #[derive(Debug)]
 pub struct LayoutWriter {
     output: Output,
     blobs: PathBuf,
 }
 
-/// A blob that is being fetched. Dropped, it leaves what came for the next attempt.
+/// A blob that is being fetched. Dropped, it leaves what came for the next attempt; where nothing came, nothing.
 #[derive(Debug)]
 pub struct IncomingBlob {
     digest: Digest,
@@ -157,6 +157,15 @@ impl LayoutWriter {
     }
 }
 
+impl Drop for IncomingBlob {
+    fn drop(&mut self) {
+        if self.received == 0 && self.size > 0 {
+            // Where it cannot go, it is an empty file.
+            let _ = fs::remove_file(&self.partial);
+        }
+    }
+}
+
 impl IncomingBlob {
     /// Bytes that came: where to go on.
     pub fn received(&self) -> u64 {
@@ -183,16 +192,17 @@ impl IncomingBlob {
     ///
     /// # Errors
     /// It is not complete, and can be gone on with; or it holds other bytes, and is thrown away; or the disk refuses.
-    pub fn finish(self) -> Result<(), PackError> {
-        let Self { digest, size, received, hasher, file, partial, path } = self;
+    pub fn finish(mut self) -> Result<(), PackError> {
+        let Self { digest, size, received, .. } = self;
         if received < size {
             return Err(PackError::WrongSize { digest, size, came: received });
         }
-        let actual = hasher.finish();
+        let actual = std::mem::take(&mut self.hasher).finish();
+        let Self { file, partial, path, .. } = &self;
         if actual != digest {
-            let _ = fs::remove_file(&partial);
+            let _ = fs::remove_file(partial);
             return Err(PackError::WrongBytes { declared: digest, actual });
         }
-        file.sync_all().and_then(|()| fs::rename(&partial, &path)).map_err(PackError::io("write", &path))
+        file.sync_all().and_then(|()| fs::rename(partial, path)).map_err(PackError::io("write", path))
     }
 }

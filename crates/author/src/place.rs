@@ -41,6 +41,18 @@ enum Staging {
     },
 }
 
+impl Drop for Staging {
+    /// A folder that is kept and holds nothing is of no use to the next attempt.
+    fn drop(&mut self) {
+        if let Self::Kept { dir, .. } = self {
+            // Each goes only if it is empty; the innermost first.
+            for folder in [dir.join(BLOBS), dir.join("blobs"), dir.clone()] {
+                let _ = fs::remove_dir(folder);
+            }
+        }
+    }
+}
+
 impl Staging {
     fn path(&self) -> &Path {
         match self {
