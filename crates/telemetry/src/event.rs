@@ -35,6 +35,27 @@ pub const CONFIRMED: Kind = kind("model.confirmed", Severity::Info, "The model s
 /// The daemon gave up a model.
 pub const ROLLED_BACK: Kind =
     kind("model.rolled_back", Severity::Error, "A model failed, and the daemon went back to the one before.");
+/// What is stored of a model is not what was written.
+pub const MODEL_DAMAGED: Kind = kind(
+    "model.damaged",
+    Severity::Error,
+    "A blob of a stored model is damaged; if that model was served, it no longer is (attributes `models`, `reason`).",
+);
+/// The record of the models had to be rebuilt.
+pub const STORE_REBUILT: Kind = kind(
+    "store.rebuilt",
+    Severity::Error,
+    "`models.json` was damaged or missing, and was rebuilt from the blobs and the audit (attribute `reason`); a damaged file is \
+     kept beside it.",
+);
+/// The state directory is not there.
+pub const STATE_GONE: Kind = kind(
+    "state.gone",
+    Severity::Error,
+    "`state_dir` was removed or replaced while the daemon runs: what it keeps now ends with it.",
+);
+/// The state directory is there again.
+pub const STATE_BACK: Kind = kind("state.back", Severity::Info, "`state_dir` is in its place again.");
 /// An order was not carried out.
 pub const NOT_CHANGED: Kind = kind(
     "model.not_changed",
@@ -90,6 +111,10 @@ pub const KINDS: &[Kind] = &[
     ACTIVATED,
     CONFIRMED,
     ROLLED_BACK,
+    MODEL_DAMAGED,
+    STORE_REBUILT,
+    STATE_GONE,
+    STATE_BACK,
     NOT_CHANGED,
     HW_ALARM,
     HW_CLEARED,

@@ -184,11 +184,12 @@ impl Keeper {
 
     /// A history that could not be kept on the disk goes there as soon as it can.
     async fn settle(&self) {
-        if !self.telemetry.history().is_homeless() {
-            return;
-        }
         let history = Arc::clone(self.telemetry.history());
-        match spawn_blocking(move || history.settle()).await {
+        let settled = spawn_blocking(move || {
+            history.look();
+            if history.is_homeless() { history.settle() } else { Ok(false) }
+        });
+        match settled.await {
             Ok(Ok(true)) => info!("the history is kept on the disk now"),
             Ok(Ok(false)) | Err(_) => {}
             Ok(Err(error)) => debug!(%error, "the history is still in memory"),

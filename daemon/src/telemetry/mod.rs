@@ -3,6 +3,7 @@
 //! Requests are recorded by [`Telemetry::request`], events by [`Telemetry::event`]; whatever stands at a moment is read by
 //! [`observed`]. [`keeper`] reads all of it in turn and gives it to the [`history`] and to whom it is exported.
 
+pub(crate) mod alarm;
 mod export;
 pub mod history;
 pub mod host;
@@ -31,6 +32,7 @@ use uuid::Uuid;
 
 use crate::config::Settings;
 use crate::node::Node;
+use alarm::Alarms;
 use export::Export;
 use history::{History, HistoryError, Limits, Opened};
 pub use host::Readings;
@@ -62,6 +64,7 @@ pub struct Telemetry {
     traces: AtomicU64,
     spans: Option<Spans>,
     content: bool,
+    alarms: Alarms,
 }
 
 /// Telemetry that was started: the way in, and what looks after it.
@@ -119,6 +122,7 @@ impl Telemetry {
             traces,
             spans,
             content: kept.content,
+            alarms: Alarms::default(),
         });
         if kept.content {
             warn!("telemetry.content is on: the spans that are sent have what is asked and answered");
@@ -232,9 +236,20 @@ impl Telemetry {
 
     /// What the hardware complains of now, or we do.
     pub fn alarms(&self) -> Vec<&'static str> {
-        let away = self.observed.is_collector_away().then_some("collector-away");
-        let homeless = self.history.is_homeless().then_some("history-in-memory");
-        self.observed.hardware_alarms().into_iter().chain(away).chain(homeless).collect()
+        let away = self.observed.is_collector_away().then_some(alarm::COLLECTOR_AWAY);
+        let in_memory = self.history.is_in_memory().then_some(alarm::HISTORY_IN_MEMORY);
+        let own = self.own_alarms().into_iter().map(|(name, _)| name);
+        self.observed.hardware_alarms().into_iter().chain(away).chain(in_memory).chain(own).collect()
+    }
+
+    /// Raises an alarm of the daemon's own, with what is wrong, or clears it.
+    pub fn set_alarm(&self, name: &'static str, words: Option<String>) {
+        self.alarms.set(name, words);
+    }
+
+    /// The alarms of the daemon's own that are raised, and what is wrong.
+    pub fn own_alarms(&self) -> Vec<(&'static str, String)> {
+        self.alarms.raised()
     }
 
     /// From now on the node is one of the things that are read.

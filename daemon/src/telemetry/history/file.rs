@@ -1,5 +1,6 @@
 //! The database file: made, opened, examined, and put aside where it is damaged.
 
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -31,7 +32,17 @@ pub(super) fn begin_anew(folder: &Path) -> Result<(Open, Option<PathBuf>), Histo
 
 fn open_file(path: &Path) -> Result<Open, HistoryError> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    prepare(Connection::open_with_flags(path, flags)?)
+    let opened = prepare(Connection::open_with_flags(path, flags)?)?;
+    Ok(Open { file: identity_of(path), ..opened })
+}
+
+/// Device and inode of the file in this folder; none where there is none.
+pub(super) fn identity(folder: &Path) -> Option<(u64, u64)> {
+    identity_of(&folder.join(FILE))
+}
+
+fn identity_of(path: &Path) -> Option<(u64, u64)> {
+    path.metadata().ok().map(|found| (found.dev(), found.ino()))
 }
 
 /// Adds the records of one database to another one, in their order; all of them or none.
@@ -87,7 +98,7 @@ fn prepare(database: Connection) -> Result<Open, HistoryError> {
     }
     database.execute("UPDATE meta SET clean = 0", [])?;
     let store = store.parse().map_err(|_| damage())?;
-    Ok(Open { store, database, homeless: false, failed: false })
+    Ok(Open { store, database, homeless: false, failed: false, refused: false, file: None })
 }
 
 fn examine(database: &Connection) -> Result<(), HistoryError> {

@@ -84,6 +84,10 @@ struct Open {
     homeless: bool,
     /// Something went wrong with it: the next start looks whether it is whole.
     failed: bool,
+    /// The disk did not take the last record.
+    refused: bool,
+    /// Device and inode of the file; none in memory.
+    file: Option<(u64, u64)>,
 }
 
 impl History {
@@ -115,6 +119,23 @@ impl History {
     /// Whether it should be on the disk and is in memory.
     pub fn is_homeless(&self) -> bool {
         self.lock().homeless
+    }
+
+    /// Whether records that should be on the disk are in memory: all of them, or those that it did not take.
+    pub fn is_in_memory(&self) -> bool {
+        let open = self.lock();
+        open.homeless || open.refused
+    }
+
+    /// Looks whether the file is still there under its name. Where it was removed, records go to a new one from then on, which
+    /// begins with what the removed one held ([`Self::settle`]).
+    pub fn look(&self) {
+        let mut open = self.lock();
+        let Some(folder) = self.folder.as_ref().filter(|_| !open.homeless) else { return };
+        if file::identity(folder) != open.file {
+            open.homeless = true;
+            tracing::warn!(folder = %folder.display(), "the file of the history was removed: it is made again");
+        }
     }
 
     /// Moves to the disk where it could not be before; whether it did.
@@ -149,6 +170,7 @@ impl History {
                 self.begin_anew_if_damaged(&mut open, error).and_then(|()| Ok(open.append(kind, ends, &packed)?))
             }
         };
+        open.refused = appended.is_err();
         let sequence = appended.inspect_err(|_| open.failed = true)?;
         // What is there stays there: a bound that cannot be kept now is kept with the next record.
         if let Err(error) = compact::keep_within(&open.database, self.limits.bytes) {
@@ -162,10 +184,13 @@ impl History {
         let Some(folder) = self.folder.as_ref().filter(|_| !open.homeless && file::is_damage(&error)) else {
             return Err(error.into());
         };
-        // The damaged one is closed first.
-        open.database = Connection::open_in_memory()?;
-        let (opened, _) = file::begin_anew(folder)?;
-        *open = opened;
+        // The damaged one is closed first. Where no new one can be made now, that is tried again with each record.
+        (*open, _) = file::open(None)?;
+        open.homeless = true;
+        match file::begin_anew(folder) {
+            Ok((opened, _)) => *open = opened,
+            Err(error) => tracing::warn!(%error, "the new history is in memory until the disk takes it"),
+        }
         tracing::error!(
             event = recurve_telemetry::event::HISTORY_LOST.name,
             folder = %folder.display(),

@@ -266,3 +266,55 @@ fn the_oldest_goes_when_the_bytes_are_full() {
     let bytes: u64 = std::fs::read_dir(dir.path()).unwrap().map(|file| file.unwrap().metadata().unwrap().len()).sum();
     assert!(bytes <= 4 << 20, "{bytes}");
 }
+
+#[test]
+fn records_that_the_disk_does_not_take_are_said_to_be_in_memory_until_it_does() {
+    let dir = tempfile::tempdir().unwrap();
+    let history = open(&dir).history;
+    history.append(&minute(0, 1.0)).unwrap();
+    assert!(!history.is_in_memory());
+    let writable = |yes: bool| history.lock().database.pragma_update(None, "query_only", !yes).unwrap();
+    writable(false);
+    assert!(history.append(&minute(60, 1.0)).is_err());
+    assert!(history.is_in_memory());
+    writable(true);
+    history.append(&minute(60, 1.0)).unwrap();
+    assert!(!history.is_in_memory());
+}
+
+#[test]
+fn a_file_that_is_removed_while_it_is_written_is_made_again_with_what_it_held() {
+    let dir = tempfile::tempdir().unwrap();
+    let folder = dir.path().join("telemetry");
+    let history = History::open(Some(&folder), limits()).unwrap().history;
+    history.append(&minute(0, 1.0)).unwrap();
+    history.look();
+    assert!(!history.is_in_memory());
+    std::fs::remove_dir_all(&folder).unwrap();
+    history.append(&minute(60, 2.0)).unwrap();
+    history.look();
+    assert!(history.is_in_memory() && history.settle().unwrap() && !history.is_in_memory());
+    history.look();
+    history.append(&minute(120, 3.0)).unwrap();
+    drop(history);
+    let again = History::open(Some(&folder), limits()).unwrap();
+    assert_eq!(all(&again.history).iter().filter_map(tokens).collect::<Vec<_>>(), [1.0, 2.0, 3.0]);
+}
+
+#[test]
+fn where_no_new_history_can_be_begun_after_damage_records_are_kept_in_memory() {
+    let dir = tempfile::tempdir().unwrap();
+    let folder = dir.path().join("telemetry");
+    let history = History::open(Some(&folder), limits()).unwrap().history;
+    std::fs::remove_dir_all(&folder).unwrap();
+    // A file where the folder was.
+    std::fs::write(&folder, b"").unwrap();
+    let damage = || rusqlite::Error::SqliteFailure(rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_CORRUPT), None);
+    history.begin_anew_if_damaged(&mut history.lock(), damage()).unwrap();
+    assert!(history.is_in_memory());
+    history.append(&minute(0, 1.0)).unwrap();
+    assert!(history.settle().is_err() && history.is_in_memory());
+    std::fs::remove_file(&folder).unwrap();
+    assert!(history.settle().unwrap() && !history.is_in_memory());
+    assert_eq!(all(&history).len(), 1);
+}
