@@ -8,7 +8,7 @@ use clap::Parser as _;
 use recurved::config::{self, Cli, Command, Entry, Flags, Format, Held, Loaded, Settings};
 use recurved::doctor;
 use recurved::grpc::Listener;
-use recurved::log::Log;
+use recurved::log::{self, Log};
 use recurved::system::signals::{ReloadSignal, StopSignals};
 use recurved::system::socket_unit::{self, SocketUnit};
 use recurved::system::sockets::Inherited;
@@ -16,7 +16,7 @@ use recurved::system::{exit, service};
 use recurved::trust::TrustError;
 use recurved::{Control, Error};
 use tokio::sync::mpsc;
-use tracing::error;
+use tracing::{error, warn};
 
 fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
@@ -54,6 +54,11 @@ fn serve(flags: &Flags) -> ExitCode {
         return exit::CONFIG.into();
     };
     let log = Log::start(&settings.log);
+    // To the journal as an error.
+    let prefix = if log::is_journal() { "<3>" } else { "recurved: " };
+    if let Err(error) = recurve_runtime::explain_bus_errors(prefix) {
+        warn!(%error, "a weight file that is cut short would end the daemon without a word");
+    }
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
@@ -129,7 +134,7 @@ async fn read_again(
 fn code(error: &Error) -> u8 {
     match error {
         Error::Bundle(error) => exit::of_bundle(error),
-        Error::Model(_) => exit::DATA,
+        Error::Model(_) | Error::Golden { .. } => exit::DATA,
         Error::Tls(_) => exit::CONFIG,
         Error::Engine(_) | Error::Prometheus(_) => exit::UNAVAILABLE,
         Error::Weights(_) => exit::OS,

@@ -17,7 +17,6 @@ use crate::progress::Progress;
 #[derive(Debug)]
 pub(crate) struct Warming {
     thread: JoinHandle<Result<Option<Weights>, WeightsError>>,
-    lock: bool,
 }
 
 impl Warming {
@@ -30,22 +29,20 @@ impl Warming {
         let paths: Vec<PathBuf> = bundle.shards().map(|(path, _)| path).collect();
         let thread =
             std::thread::Builder::new().name("weights".to_owned()).spawn(move || warm(&paths, lock, &progress))?;
-        Ok(Self { thread, lock })
+        Ok(Self { thread })
     }
 
-    /// Waits until locked weights are, and gives what keeps them so; `None`, at once, where they need not be.
+    /// Waits until the weights are in memory, and returns what keeps them there; `None` where they need not stay.
     ///
     /// # Errors
-    /// They cannot be mapped or locked.
-    pub(crate) fn locked(self) -> Result<Option<Weights>, WeightsError> {
-        if !self.lock {
-            return Ok(None);
-        }
+    /// A file was cut short or its disk fails, or the weights cannot be mapped or locked.
+    pub(crate) fn finished(self) -> Result<Option<Weights>, WeightsError> {
         self.thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
     }
 }
 
-/// Reads or locks these files. What cannot be read ahead is read when it is needed: only a lock that fails is an error.
+/// Reads or locks these files. Where the system does not read them ahead, they are read when they are needed; a file that cannot be
+/// read at all would end the process then, and is an error now.
 fn warm(paths: &[PathBuf], lock: bool, progress: &Progress) -> Result<Option<Weights>, WeightsError> {
     let begun = Instant::now();
     let weights = match Weights::map(paths) {
@@ -63,7 +60,7 @@ fn warm(paths: &[PathBuf], lock: bool, progress: &Progress) -> Result<Option<Wei
     let ahead = weights.read_ahead(&mut |bytes| progress.advance(bytes));
     match ahead.error {
         // What cannot be read cannot be kept either, and no limit is to blame.
-        Some(error) if lock => return Err(error),
+        Some(error) if lock || error.is_unreadable() => return Err(error),
         Some(error) => {
             warn!(%error, "weights are read when they are needed");
             return Ok(None);

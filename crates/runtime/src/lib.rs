@@ -3,6 +3,7 @@
 //! that names `ort`.
 
 mod buffer;
+mod bus_error;
 mod heap;
 mod library;
 mod limit;
@@ -23,6 +24,7 @@ pub fn instruction_set() -> &'static str {
     recurve_kernels::Kernels::best().name()
 }
 
+pub use bus_error::explain_bus_errors;
 pub use heap::release_free_memory;
 pub use library::{Library, LibraryError, Search};
 pub use model::{KernelChoice, LoadError, Model, ModelLayout, Options, StateLayout};

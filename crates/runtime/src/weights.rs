@@ -73,6 +73,16 @@ pub enum WeightsError {
     },
 }
 
+impl WeightsError {
+    /// Whether a file cannot be read: it was cut short, or its disk fails. Reading it through a mapping would end the process.
+    pub fn is_unreadable(&self) -> bool {
+        let Self::Io { source, .. } = self else { return false };
+        // What `madvise` says of pages that cannot be brought in is EFAULT.
+        let codes = [libc::EFAULT, libc::EIO, libc::EHWPOISON];
+        source.kind() == ErrorKind::UnexpectedEof || source.raw_os_error().is_some_and(|code| codes.contains(&code))
+    }
+}
+
 fn because(source: &Option<io::Error>) -> String {
     source.as_ref().map(|error| format!(" (the system says: {error})")).unwrap_or_default()
 }
@@ -236,7 +246,9 @@ mod tests {
         weights.shards[0].tells = false;
         File::options().write(true).open(&path).unwrap().set_len(10_000).unwrap();
         assert!(weights.shards[0].read(0, 3 << 20).is_err());
-        let error = weights.read_ahead(&mut |_| {}).error.expect("an error").to_string();
+        let error = weights.read_ahead(&mut |_| {}).error.expect("an error");
+        assert!(error.is_unreadable(), "{error:?}");
+        let error = error.to_string();
         assert!(error.contains("shrank") && error.contains("cannot be read ahead"), "{error}");
         std::fs::remove_file(path).unwrap();
     }

@@ -83,6 +83,11 @@ impl Log {
     }
 }
 
+/// Whether standard error is systemd's journal.
+pub fn is_journal() -> bool {
+    connected_to_journal()
+}
+
 /// Where lines are shown, and why that is not the journal although it should be.
 fn lines(settings: &LogSettings) -> (Boxed, Option<std::io::Error>) {
     let mut failed = None;
