@@ -68,8 +68,8 @@ pub enum TrustError {
     Invalid(String),
     /// What is believed is not what was written.
     #[error(
-        "{}: is damaged: {reason}: bring back this file from a copy, or remove it and give this node its root again with `agent-cli trust \
-         install`; until then it believes nobody, and serves unsigned models unless trust.mode is enforce",
+        "{}: is damaged: {reason}: bring back this file from a copy, or remove it, restart the daemon and give this node its root again \
+         with `agent-cli trust install`; until then it believes nobody, and takes no model unless trust.mode is warn or off",
         path.display()
     )]
     Damaged {

@@ -30,7 +30,7 @@ use tokio::task::spawn_blocking;
 use tokio::time::interval;
 use tokio_util::task::AbortOnDropHandle;
 use tough::schema::RoleType;
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
 pub use error::TrustError;
 pub use files::Files;
@@ -77,6 +77,8 @@ pub struct Trust {
     reachable: bool,
     store: Arc<Store>,
     trusted: Mutex<Option<Trusted>>,
+    /// The file that is damaged, and what is wrong with it: until somebody mends that, no model is believed and no root taken.
+    damaged: Option<(PathBuf, String)>,
 }
 
 /// The same, for who asks.
@@ -95,18 +97,24 @@ pub struct State {
 }
 
 impl Trust {
-    /// Reads what is believed, and installs the configuration's root where nothing is. Blocks.
+    /// Reads what is believed, and installs the configuration's root where nothing is. Blocks. Where what is kept is damaged, the
+    /// node serves the models that it has, and takes neither models nor roots.
     ///
     /// # Errors
-    /// What is kept is damaged, or the configuration's root is none.
+    /// What is kept cannot be read, or the configuration's root is none.
     pub fn open(state: &Path, settings: &TrustSettings, store: Arc<Store>) -> Result<Self, TrustError> {
         let folder = state.join("trust");
         disk::make_folder(&folder)?;
-        let trusted = Trusted::read(&folder)?;
+        let (trusted, damaged) = match Trusted::read(&folder) {
+            Err(TrustError::Damaged { path, reason }) => (None, Some((path, reason))),
+            read => (read?, None),
+        };
         let known = trusted.as_ref().and_then(|trusted| trusted.stored.known_time);
         let (mode, reachable) = (settings.mode, settings.reachable);
-        let trust = Self { folder, mode, reachable, store, trusted: Mutex::new(trusted) };
-        if let Some(path) = settings.root.as_ref().filter(|_| trust.lock().is_none()) {
+        let trust = Self { folder, mode, reachable, store, trusted: Mutex::new(trusted), damaged };
+        if let Err(error) = trust.undamaged() {
+            error!(%error, "what is trusted cannot be read: the node serves what it has, and no model can be deployed");
+        } else if let Some(path) = settings.root.as_ref().filter(|_| trust.lock().is_none()) {
             trust.install(&read_root(path)?, SELF)?;
         }
         if let Some(error) = behind(Utc::now(), known) {
@@ -123,7 +131,7 @@ impl Trust {
         let mut trusted = self.lock();
         let installed = match trusted.as_ref() {
             Some(old) => Err(TrustError::Installed { version: old.root.version.get() }),
-            None => update::first(root).and_then(|new| {
+            None => self.undamaged().and_then(|()| update::first(root)).and_then(|new| {
                 new.write(&self.folder)?;
                 Ok(new)
             }),
@@ -143,7 +151,7 @@ impl Trust {
     pub fn update(&self, files: Result<Files, TrustError>, who: &str) -> Result<(), TrustError> {
         let mut trusted = self.lock();
         let updated = match trusted.as_ref() {
-            None => Err(TrustError::NoRoot),
+            None => self.undamaged().and(Err(TrustError::NoRoot)),
             Some(old) => files.and_then(|files| self.verified(old, &files, Utc::now())),
         };
         let updated = updated.map(|new| trusted.insert(new));
@@ -224,7 +232,7 @@ impl Trust {
         if mode == Mode::Off {
             return Ok(());
         }
-        let error = match judge(trusted.as_ref(), bundle, size, now) {
+        let error = match self.undamaged().and_then(|()| judge(trusted.as_ref(), bundle, size, now)) {
             Ok(reached) => return reached.map_or(Ok(()), |reached| self.reach(&mut trusted, reached)),
             Err(error) => error,
         };
@@ -264,7 +272,13 @@ impl Trust {
     }
 
     fn mode_with(&self, root: bool) -> Mode {
-        self.mode.unwrap_or(if self.reachable || root { Mode::Enforce } else { Mode::Off })
+        let enforced = self.reachable || root || self.damaged.is_some();
+        self.mode.unwrap_or(if enforced { Mode::Enforce } else { Mode::Off })
+    }
+
+    fn undamaged(&self) -> Result<(), TrustError> {
+        let damaged = self.damaged.clone();
+        damaged.map_or(Ok(()), |(path, reason)| Err(TrustError::Damaged { path, reason }))
     }
 
     fn audited<T>(&self, what: &str, who: &str, result: &Result<T, TrustError>) -> Result<(), StoreError> {

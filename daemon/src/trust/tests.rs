@@ -165,7 +165,7 @@ fn the_mode_follows_from_what_is_set_and_who_can_come() {
 }
 
 #[test]
-fn a_damaged_file_is_named_and_a_crash_leaves_a_whole_one() {
+fn a_damaged_file_lets_no_model_and_no_root_in_and_a_crash_leaves_a_whole_one() {
     let node = Node::new();
     drop(node.trusting(&trusted(LATER, Some(NOW))));
     let path = node.folder().join("trusted");
@@ -179,11 +179,32 @@ fn a_damaged_file_is_named_and_a_crash_leaves_a_whole_one() {
         let mut bad = good.clone();
         bad[at] ^= 1;
         fs::write(&path, &bad).unwrap();
-        let error = node.open(None, false).unwrap_err();
-        assert!(matches!(error, TrustError::Damaged { .. }), "{at}: {error}");
+        is_closed(&node.open(None, false).unwrap());
+        assert_eq!(fs::read(&path).unwrap(), bad, "{at}: it is left as it is");
     }
     for length in (0..good.len() - 1).step_by(41) {
         fs::write(&path, &good[..length]).unwrap();
-        node.open(None, false).unwrap_err();
+        is_closed(&node.open(None, false).unwrap());
+    }
+    // Whoever says that signatures do not matter has said it.
+    let trust = node.open(Some(Mode::Off), false).unwrap();
+    trust.check_at(bundle(), 8, "x", Some(time(NOW))).unwrap();
+    drop(trust);
+    fs::write(&path, &good).unwrap();
+    assert_eq!(node.open(None, false).unwrap().state().known_time, Some(time(NOW)));
+}
+
+/// The node serves what it has, and takes neither models nor roots.
+fn is_closed(trust: &Trust) {
+    assert_eq!(trust.state().mode, Mode::Enforce);
+    let root = file("root", LATER[0], json!({"consistent_snapshot": true, "keys": {}, "roles": {}}));
+    let refused = [
+        trust.check_at(bundle(), 8, "x", Some(time(NOW))),
+        trust.check_back(bundle(), 8, "x"),
+        trust.install(root.as_bytes(), "x"),
+        trust.update(Err(TrustError::NoRoot), "x"),
+    ];
+    for error in refused {
+        assert!(matches!(error, Err(TrustError::Damaged { .. })), "{error:?}");
     }
 }
