@@ -37,6 +37,7 @@ use tracing::{error, info, warn};
 use crate::config::{Address, Entry, Loaded, Settings};
 use crate::deployment::{Deployment, Models, STEP_ENDING};
 use crate::engine::EngineError;
+use crate::engine::golden::GoldenError;
 use crate::grpc::{Listener, Server, Tls, TlsError};
 use crate::log::Log;
 use crate::model::ModelError;
@@ -69,6 +70,17 @@ pub enum Error {
     /// The bundle cannot be served.
     #[error(transparent)]
     Model(#[from] ModelError),
+    /// The bundle served before, and does not answer as it should any more.
+    #[error(
+        "bundle {bundle}: {source}: its weights are damaged, or this machine computes wrongly: `agent-cli bundle verify DIR` hashes a \
+         bundle's folder; deploy or copy it again"
+    )]
+    Golden {
+        /// Its digest.
+        bundle: String,
+        /// What came out.
+        source: GoldenError,
+    },
     /// The engine did not start.
     #[error(transparent)]
     Engine(#[from] EngineError),

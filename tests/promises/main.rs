@@ -39,6 +39,7 @@ mod rollouts_survive_the_fleet;
 mod served_checkpoints_equal_hugging_face;
 mod settings_do_what_they_say;
 mod stopping_is_orderly;
+mod stored_damage_is_found;
 mod systemd_is_told;
 mod text_stays_text;
 mod the_demo_model_answers;

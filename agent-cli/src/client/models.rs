@@ -24,6 +24,8 @@ use crate::target::{Address, Peer, Shown, Target};
 
 /// How long a daemon may be silent where nobody says otherwise.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+/// How long a daemon may hash what it has of a model.
+const HASHED: Duration = Duration::from_secs(15 * 60);
 /// How long a daemon that fetches a model may make no progress: a lost link to its registry is tried again meanwhile.
 pub(crate) const PULLED: Duration = Duration::from_secs(25 * 60);
 
@@ -109,10 +111,14 @@ impl Operator {
         }
     }
 
-    /// What the daemon lacks of the model with this manifest; with the bytes of `recurve.json`, also whether it fits.
+    /// What the daemon lacks of the model with this manifest; with the bytes of `recurve.json`, also whether it fits. The daemon
+    /// hashes what it has of the model first, which may take long; its connection gives signs of life meanwhile.
     pub(crate) async fn plan(&mut self, manifest: Bytes, info: Bytes) -> Result<PlanResponse, Trouble> {
-        let answer = tokio::time::timeout(self.patience, self.models.plan(PlanRequest { manifest, info })).await;
-        self.in_time(answer)
+        let answer = self.models.plan(PlanRequest { manifest, info });
+        match tokio::time::timeout(HASHED, answer).await {
+            Ok(answer) => self.answered(answer),
+            Err(_) => Err(Trouble::lost(&self.peer.target, format!("it gave no answer for {HASHED:?}"))),
+        }
     }
 
     /// Sends a blob whose bytes from its offset on come through `pieces`.

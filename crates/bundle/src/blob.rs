@@ -109,6 +109,26 @@ pub(crate) fn hash(
 ) -> Result<(), BundleError> {
     check(path, what, descriptor)?;
     let file = File::open(path).map_err(|source| io("open", path, source))?;
+    hash_file(&file, path, what, descriptor, &mut |count| {
+        progress(count);
+        true
+    })
+    .map(drop)
+}
+
+/// Hashes an open file from its place on, and returns whether it came to the end. `go_on` is given the bytes since its last
+/// call, and stops the hashing by returning false. `path` and `what` are names for errors.
+///
+/// # Errors
+/// [`BundleError::BlobSize`] and [`BundleError::BlobDigest`] where it holds other bytes than the descriptor says, and
+/// [`BundleError::Io`] where it cannot be read.
+pub fn hash_file(
+    file: &File,
+    path: &Path,
+    what: &str,
+    descriptor: &Descriptor,
+    go_on: &mut dyn FnMut(u64) -> bool,
+) -> Result<bool, BundleError> {
     let mut file = file.take(descriptor.size.saturating_add(1));
     let mut hasher = Hasher::default();
     let mut buffer = vec![0; 1 << 20];
@@ -122,12 +142,15 @@ pub(crate) fn hash(
         };
         hasher.update(&buffer[..count]);
         total += count as u64;
-        progress(count as u64);
+        if !go_on(count as u64) {
+            return Ok(false);
+        }
     }
     if total != descriptor.size {
         return Err(wrong_size(what, descriptor, total));
     }
-    check_digest(what, descriptor, hasher.finish())
+    check_digest(what, descriptor, hasher.finish())?;
+    Ok(true)
 }
 
 fn read_at_most(path: &Path, most: u64) -> Result<Vec<u8>, BundleError> {

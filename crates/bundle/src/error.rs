@@ -124,6 +124,22 @@ pub enum BundleError {
 }
 
 impl BundleError {
+    /// What is wrong with the blob, in words that do not name it; `None` where the error says nothing of what it holds.
+    pub fn damage(&self) -> Option<String> {
+        /// EIO: input/output error.
+        const EIO: i32 = 5;
+        match self {
+            Self::BlobSize { declared, actual, .. } => {
+                Some(format!("the file has {actual} bytes instead of {declared}"))
+            }
+            Self::BlobDigest { actual, .. } => Some(format!("the file holds other bytes ({actual})")),
+            Self::Io { source, .. } if source.raw_os_error() == Some(EIO) => {
+                Some(format!("the disk cannot read it: {source}"))
+            }
+            _ => None,
+        }
+    }
+
     /// The blob that holds other bytes than its digest says, where that is what is wrong.
     pub fn damaged_blob(&self) -> Option<Digest> {
         match self {

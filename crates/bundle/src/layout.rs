@@ -272,7 +272,7 @@ impl Bundle {
     }
 
     /// Every blob once, with what errors call it: the manifest, the configuration, the layers.
-    pub(crate) fn blobs(&self) -> Vec<(&str, Descriptor)> {
+    pub fn blobs(&self) -> Vec<(&str, Descriptor)> {
         let root = self.descriptor();
         let layers = self.manifest.layers.iter();
         let layers = layers.map(|layer| (layer.filepath().unwrap_or_default(), layer.clone()));

@@ -18,7 +18,7 @@ mod json;
 mod layout;
 mod manifest;
 
-pub use blob::Hasher;
+pub use blob::{Hasher, hash_file};
 pub use diff::{Change, Diff, FileChange};
 pub use digest::Digest;
 pub use error::BundleError;

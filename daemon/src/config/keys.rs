@@ -2,6 +2,7 @@
 //! this table.
 
 use super::key::{Key, Kind};
+use super::verify;
 
 /// The key with this path.
 pub(super) fn find(path: &str) -> Option<&'static Key> {
@@ -254,6 +255,8 @@ pub(super) const KEYS: &[Key] = &[
         doc: "How often, in seconds, a model on probation has to answer a short request of the daemon's own. One that fails it \
               gives way to the model before.",
     },
+    verify::RATE,
+    verify::HOURS,
     Key {
         path: "registry.auth_file",
         kind: Kind::Path,

@@ -16,6 +16,7 @@ mod report;
 mod settings;
 mod telemetry;
 mod template;
+mod verify;
 
 use std::path::{Path, PathBuf};
 
@@ -31,6 +32,7 @@ pub use settings::{
 };
 pub use telemetry::{Collector, TelemetrySettings};
 pub use template::template;
+pub use verify::VerifySettings;
 
 /// The configuration as it was found: the settings if nothing is wrong, and what there is to show.
 #[derive(Debug)]

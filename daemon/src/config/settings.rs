@@ -9,6 +9,7 @@ use super::address::{Address, Held};
 use super::read::Reader;
 use super::report::Source;
 use super::telemetry::TelemetrySettings;
+use super::verify::VerifySettings;
 use crate::trust::Mode;
 
 /// All settings of the daemon.
@@ -36,6 +37,8 @@ pub struct Settings {
     pub switch: Switch,
     /// `probation.*`
     pub probation: Probation,
+    /// `verify.*`; none: nothing is hashed in the background.
+    pub verify: Option<VerifySettings>,
     /// `registry.*`
     pub registry: RegistrySettings,
     /// `telemetry.*`
@@ -286,6 +289,7 @@ impl Settings {
                 starts: reader.integer("probation.starts").and_then(|n| u32::try_from(n).ok()).unwrap_or_default(),
                 probe: Duration::from_secs(reader.integer("probation.probe").unwrap_or(1).max(1)),
             },
+            verify: VerifySettings::read(reader),
             registry: RegistrySettings {
                 auth_file: reader.path("registry.auth_file"),
                 plain_http: reader.registries("registry.plain_http"),

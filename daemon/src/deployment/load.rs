@@ -42,9 +42,16 @@ pub(super) struct Means {
     pub(super) progress: Arc<Progress>,
 }
 
-/// Loads a bundle as it is.
+/// Loads a bundle that served before, and has it pass the short form of its golden test.
 pub(super) fn load(means: &Means, bundle: &Bundle) -> Result<Loaded, Error> {
-    load_with(means, bundle, |_| {})
+    let golden = bundle.golden()?;
+    let mut outcome = Ok(());
+    let loaded = load_with(means, bundle, |graph| outcome = graph.examine_briefly(&golden))?;
+    if let Err(source) = outcome {
+        loaded.engine.shutdown(Duration::ZERO);
+        return Err(Error::Golden { bundle: bundle.digest().to_string(), source });
+    }
+    Ok(loaded)
 }
 
 /// Loads a bundle and has it pass its golden test.
@@ -97,8 +104,9 @@ fn load_with(means: &Means, bundle: &Bundle, look: impl FnOnce(&mut Graph)) -> R
     // A large tokenizer takes longer than the graph.
     let (model, graph) = rayon::join(|| Model::from_bundle(bundle, settings.limits.clone()), || loader.load());
     let (model, mut graph) = (Arc::new(model?), graph?);
+    // First the weights: a step that reads them from a disk that fails ends the process.
+    let locked = warming.finished()?;
     look(&mut graph);
-    let locked = warming.locked()?;
     let admission = Admission::new(settings.engine.queue, settings.engine.slots);
     let meter = Arc::new(Meter::default());
     let kernels = graph.kernels();

@@ -5,9 +5,12 @@
 //! short), passes its golden test, becomes the active one by one durable write, and from then on answers new requests and
 //! those that wait; the old one finishes what runs.
 
+mod judge;
 mod load;
 mod memory;
 mod order;
+mod start;
+mod stored;
 mod watch;
 
 use std::sync::Arc;
@@ -16,6 +19,7 @@ use std::time::{Duration, Instant};
 use recurve_bundle::{Bundle, Digest};
 use recurve_telemetry::event;
 use tokio::task::{JoinHandle, spawn_blocking};
+use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
@@ -24,7 +28,7 @@ use crate::config::Settings;
 use crate::engine::load::Loader;
 use crate::grpc::Server;
 use crate::node::{Node, Phase};
-use crate::store::{Stage, Store, StoreError};
+use crate::store::{SELF, Store, StoreError};
 use crate::system;
 use crate::trust::Trust;
 use load::{Loaded, Means, examined, load};
@@ -32,11 +36,21 @@ pub use memory::Room;
 use memory::Way;
 pub(crate) use memory::{ADVICE as MEMORY_ADVICE, needed};
 pub use order::{DeployError, Models, Order, Progress};
+use stored::Stored;
 use watch::Watch;
 pub(crate) use watch::{STEP_ENDING, Verdict};
 
-/// Who the daemon itself is, in the audit and in the queue.
-const SELF: &str = "recurved";
+/// How soon what the disk refused is written again.
+const AGAIN: Duration = Duration::from_secs(5);
+
+/// What there is to say of the model that is served.
+#[derive(Debug)]
+pub(crate) enum Turn {
+    /// How it serves.
+    Verdict(Verdict),
+    /// What is stored of it is damaged, in this way.
+    Damaged(String),
+}
 
 /// What is served, and what it takes to serve something else.
 #[derive(Debug)]
@@ -48,6 +62,10 @@ pub(crate) struct Deployment {
     trust: Option<Arc<Trust>>,
     running: Option<Loaded>,
     watch: Option<Watch>,
+    /// Looks after what is stored, from when something may be served.
+    stored: Option<Stored>,
+    /// The model that is served has proved itself, and the disk does not take that yet.
+    unconfirmed: bool,
     /// Engines that finish what runs.
     leaving: Vec<JoinHandle<()>>,
     /// The daemon is told to stop: what was not begun is not begun any more.
@@ -71,11 +89,23 @@ impl Deployment {
         node.found_onnxruntime(library.version());
         let means = Means { library, settings: Arc::clone(&settings), progress: Arc::clone(node.progress()) };
         let running = match (&settings.bundle, &store) {
-            (Some(dir), _) => Some(load(&means, &Bundle::open(dir)?)?),
-            (None, Some(store)) => first(&means, store)?,
+            (Some(dir), _) => Some(start::configured(&means, dir)?),
+            (None, Some(store)) => start::first(&means, store),
             (None, None) => None,
         };
-        Ok(Self { settings, node, means, store, trust, running, watch: None, leaving: Vec::new(), stopping })
+        Ok(Self {
+            settings,
+            node,
+            means,
+            store,
+            trust,
+            running,
+            watch: None,
+            stored: None,
+            unconfirmed: false,
+            leaving: Vec::new(),
+            stopping,
+        })
     }
 
     /// Begins to look after the model that is served. One of the store that is not confirmed has from now on to prove itself.
@@ -84,101 +114,36 @@ impl Deployment {
         let open = served.is_some_and(|(store, loaded)| store.on_probation(loaded.bundle.digest()));
         let until = open.then(|| Instant::now() + self.settings.probation.time);
         self.node.set_probation(until);
+        self.unconfirmed = false;
         self.watch =
             self.running.as_ref().map(|loaded| Watch::start(loaded, &self.settings, Arc::clone(&self.node), until));
+        if self.stored.is_none() {
+            let bundle = self.running.as_ref().map(|loaded| loaded.bundle.clone());
+            self.stored = Some(Stored::start(&self.settings, &self.node, self.store.clone(), bundle));
+        }
     }
 
     /// Ends when there is something to say of the model that is served.
-    pub(crate) async fn verdict(&mut self) -> Verdict {
-        match &mut self.watch {
-            Some(watch) => watch.verdict().await,
-            None => std::future::pending().await,
-        }
-    }
-
-    /// Draws the consequence.
-    ///
-    /// # Errors
-    /// The daemon can only end: what a supervisor starts again is better.
-    pub(crate) async fn judge(&mut self, verdict: Verdict, server: &Server) -> Result<(), Error> {
-        match verdict {
-            Verdict::Proved => {
-                self.confirm().await;
-                Ok(())
-            }
-            Verdict::Failed(reason) => match self.store.clone().filter(|_| self.node.probation().is_some()) {
-                Some(store) => self.go_back(&store, &reason, server).await,
-                None => Err(Error::EngineFailed(reason)),
-            },
-            Verdict::Stuck(reason) => {
-                if let Some(store) = self.store.clone().filter(|_| self.node.probation().is_some()) {
-                    let text = reason.clone();
-                    go_back_on_disk(store, text).await?;
-                }
-                Err(Error::Stuck(reason))
-            }
-        }
-    }
-
-    /// The model that is served has proved itself.
-    async fn confirm(&mut self) {
-        self.node.set_probation(None);
-        let Some((store, bundle)) = self.store.clone().zip(self.running.as_ref().map(|loaded| *loaded.bundle.digest()))
-        else {
-            return;
-        };
-        match spawn_blocking(move || store.confirm(bundle, SELF)).await {
-            Ok(Ok(())) => info!(event = event::CONFIRMED.name, %bundle, "model confirmed"),
-            Ok(Err(error)) => error!(%bundle, %error, "the model cannot be confirmed"),
-            Err(_) => error!(%bundle, "confirming the model panicked"),
-        }
-    }
-
-    /// The model that is served fails: the one before it takes its place, or none.
-    async fn go_back(&mut self, store: &Arc<Store>, reason: &str, server: &Server) -> Result<(), Error> {
-        server.enter(Phase::Switching).await;
-        self.watch = None;
-        // First the decision, then what follows from it: whatever happens now, the next start serves the model before.
-        let (failed, back) = go_back_on_disk(Arc::clone(store), reason.to_owned()).await?;
-        self.node.telemetry().rolled_back();
-        self.retire(Duration::ZERO).await;
-        let loaded = match back {
-            None => None,
-            Some(back) => {
-                let (means, store) = (self.means.clone(), Arc::clone(store));
-                let loading =
-                    spawn_blocking(move || store.bundle(back).map_err(Error::from).and_then(|b| load(&means, &b)));
-                Some(
-                    loading
-                        .await
-                        .unwrap_or_else(|_| Err(Error::Internal("loading the model before panicked".into())))?,
-                )
+    pub(crate) async fn verdict(&mut self) -> Turn {
+        let Self { watch, stored, running, unconfirmed, .. } = self;
+        let served = running.as_ref().map(|loaded| *loaded.bundle.digest());
+        let watched = async {
+            match watch {
+                Some(watch) => watch.verdict().await,
+                None => std::future::pending().await,
             }
         };
-        match &back {
-            Some(back) => error!(event = event::ROLLED_BACK.name, from = %failed, to = %back, reason, "rolled back"),
-            None => {
-                self.means.progress.in_trouble(reason);
-                error!(
-                    event = event::ROLLED_BACK.name,
-                    from = %failed,
-                    reason,
-                    "the model failed and there is none to go back to: deploy one"
-                );
+        let damaged = async {
+            match (stored, served) {
+                (Some(stored), Some(served)) => stored.damaged(served).await,
+                _ => std::future::pending().await,
             }
-        }
-        self.running = loaded;
-        server.enter(self.phase()).await;
-        self.look_after();
-        Ok(())
-    }
-
-    /// Ends the engine that runs and waits for it.
-    async fn retire(&mut self, grace: Duration) {
-        if let Some(old) = self.running.take()
-            && spawn_blocking(move || old.engine.retire(grace)).await.is_err()
-        {
-            error!("the engine of the model before panicked while it ended");
+        };
+        tokio::select! {
+            biased;
+            reason = damaged => Turn::Damaged(reason),
+            verdict = watched => Turn::Verdict(verdict),
+            () = sleep(AGAIN), if *unconfirmed => Turn::Verdict(Verdict::Proved),
         }
     }
 
@@ -220,7 +185,8 @@ impl Deployment {
         let Some(store) = self.store.clone() else { return Err(StoreError::NoPrevious.into()) };
         let bundle = order.bundle.or_else(|| store.previous()).ok_or(StoreError::NoPrevious)?;
         let active = |loaded: &Loaded| Progress::Active { bundle, name: loaded.serving.model.name.clone() };
-        if let Some(running) = self.running.as_ref().filter(|running| *running.bundle.digest() == bundle) {
+        let is_served = |running: &&Loaded| *running.bundle.digest() == bundle && store.damage_of(&bundle).is_none();
+        if let Some(running) = self.running.as_ref().filter(is_served) {
             return Ok(active(running));
         }
         store.hold(Some(bundle));
@@ -356,61 +322,6 @@ async fn blocking<T: Send + 'static>(
 async fn note(store: &Arc<Store>, bundle: Digest, who: &str, result: String) -> Result<(), DeployError> {
     let (store, who) = (Arc::clone(store), who.to_owned());
     blocking(move || Ok(store.note("prepare", Some(bundle), &who, &result)?)).await
-}
-
-/// Writes that the active model failed; gives it and the one that is active now.
-async fn go_back_on_disk(store: Arc<Store>, reason: String) -> Result<(Digest, Option<Digest>), Error> {
-    let written = spawn_blocking(move || {
-        let failed = store.active().ok_or(StoreError::NoPrevious)?;
-        Ok((failed, store.go_back(SELF, &reason)?))
-    });
-    written.await.unwrap_or_else(|_| Err(Error::Internal("going back panicked".into())))
-}
-
-/// The store's active model, the one before it where that cannot be served or ends the daemon again and again, or none.
-fn first(means: &Means, store: &Store) -> Result<Option<Loaded>, Error> {
-    let open = |bundle| store.bundle(bundle).map_err(Error::from).and_then(|opened| load(means, &opened));
-    let Some(active) = store.active() else { return Ok(None) };
-    // Whatever cannot be written, what can be served is.
-    let starts = unless_failed(store.count_start()).unwrap_or(0);
-    let reason = if starts > means.settings.probation.starts {
-        let times = if starts == 2 { "once".to_owned() } else { format!("{} times", starts - 1) };
-        format!("the daemon ended {times} while it was on probation")
-    } else {
-        match open(active) {
-            Ok(loaded) => return Ok(Some(loaded)),
-            Err(error) => error.to_string(),
-        }
-    };
-    let Some(previous) = store.previous() else {
-        // One that serves no more after it once did is kept: what it lacks may come back.
-        if store.stage(&active) == Some(Stage::Confirmed) {
-            unless_failed(store.note("serve", Some(active), SELF, &reason));
-        } else {
-            unless_failed(store.go_back(SELF, &reason));
-        }
-        means.progress.in_trouble(&reason);
-        error!(bundle = %active, reason, "the active model cannot be served and there is none to go back to: deploy one");
-        return Ok(None);
-    };
-    match open(previous) {
-        Ok(loaded) => {
-            unless_failed(store.go_back(SELF, &reason));
-            error!(event = event::ROLLED_BACK.name, from = %active, to = %previous, reason, "rolled back");
-            Ok(Some(loaded))
-        }
-        Err(error) => {
-            unless_failed(store.note("serve", Some(previous), SELF, &error.to_string()));
-            means.progress.in_trouble(&format!("{reason}; the one before: {error}"));
-            error!(bundle = %active, reason, %previous, %error, "neither the active model nor the one before can be served");
-            Ok(None)
-        }
-    }
-}
-
-/// What was done, where the disk let us; else the log has why not.
-fn unless_failed<T>(done: Result<T, StoreError>) -> Option<T> {
-    done.inspect_err(|error| error!(%error, "the store cannot be written: the next start may decide this again")).ok()
 }
 
 /// From a verified model to the active one.

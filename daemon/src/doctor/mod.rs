@@ -13,6 +13,7 @@ mod permissions;
 mod ports;
 mod processor;
 mod report;
+mod stored;
 mod systemd;
 mod thermal;
 mod tls;
@@ -103,6 +104,8 @@ pub struct Serving {
     pub onnxruntime: Option<String>,
     /// Whether a model is in memory.
     pub model: bool,
+    /// Alarms of the daemon's own, and what is wrong.
+    pub alarms: Vec<(&'static str, String)>,
 }
 
 /// The model that is served, or is to be.
@@ -199,6 +202,7 @@ fn all(patient: &Patient<'_>) -> Vec<Finding> {
         processor::check,
         memory::check,
         disk::check,
+        stored::check,
         clock::check,
         library::check,
         permissions::check,

@@ -36,42 +36,78 @@ pub enum GoldenError {
     },
 }
 
+/// Logits that were computed, and the golden ones.
+#[derive(Debug, Default)]
+struct Compared {
+    found: Vec<f32>,
+    expected: Vec<f32>,
+    /// Seconds that each step of a single token took.
+    times: Vec<f64>,
+}
+
 impl Graph {
     /// Computes the golden test on the first row, token by token and in the largest chunks, and puts the row back.
     ///
     /// # Errors
     /// A step fails, or the logits are too far away.
     pub fn examine(&mut self, golden: &Golden) -> Result<Examined, GoldenError> {
-        let vocab = golden.vocab_size;
-        let first = golden.tokens.len() - golden.positions;
-        let (mut found, mut expected, mut times) = (Vec::new(), Vec::new(), Vec::new());
-        let chunk = self.model.layout().max_chunk;
-        for size in [1, chunk] {
-            self.model.reset(0);
-            let mut read = 0;
-            for ids in golden.tokens.chunks(size) {
-                let begun = Instant::now();
-                let batch = Batch { first: 0, starts: &[read as u64], ids, logits: 1, tag: None };
-                let step = self.model.step(batch).map_err(|error| GoldenError::Step(error.to_string()))?;
-                if ids.len() == 1 {
-                    times.push(begun.elapsed().as_secs_f64());
-                }
-                read += ids.len();
-                // Those of the chunk's last token.
-                if let Some(at) = (read - 1).checked_sub(first) {
-                    found.extend_from_slice(step.logits);
-                    expected.extend_from_slice(&golden.logits[at * vocab..(at + 1) * vocab]);
-                }
-            }
+        let mut compared = Compared::default();
+        for size in [1, self.model.layout().max_chunk] {
+            self.compute(golden, size, &mut compared)?;
         }
         self.model.scrub(0);
-        times.sort_by(f64::total_cmp);
-        let (apart, allowed) = (distance(&found, &expected, golden.tolerance), allowed(golden.tolerance));
+        let (apart, allowed) = compared.judged(golden.tolerance)?;
+        compared.times.sort_by(f64::total_cmp);
+        let median = compared.times[compared.times.len() / 2];
+        Ok(Examined { apart, allowed, tokens_per_second: 1.0 / median.max(1e-9) })
+    }
+
+    /// Computes the golden test in the largest chunks only: a step or a few, which read every weight but the embeddings of
+    /// other tokens.
+    ///
+    /// # Errors
+    /// A step fails, or the logits are too far away.
+    pub fn examine_briefly(&mut self, golden: &Golden) -> Result<(), GoldenError> {
+        let mut compared = Compared::default();
+        let computed = self.compute(golden, self.model.layout().max_chunk, &mut compared);
+        self.model.scrub(0);
+        computed.and_then(|()| compared.judged(golden.tolerance)).map(drop)
+    }
+
+    /// Reads the golden test's tokens in chunks of this size.
+    fn compute(&mut self, golden: &Golden, size: usize, compared: &mut Compared) -> Result<(), GoldenError> {
+        let vocab = golden.vocab_size;
+        let first = golden.tokens.len() - golden.positions;
+        self.model.reset(0);
+        let mut read = 0;
+        for ids in golden.tokens.chunks(size) {
+            let begun = Instant::now();
+            let batch = Batch { first: 0, starts: &[read as u64], ids, logits: 1, tag: None };
+            let step = self.model.step(batch).map_err(|error| GoldenError::Step(error.to_string()))?;
+            if ids.len() == 1 {
+                compared.times.push(begun.elapsed().as_secs_f64());
+            }
+            read += ids.len();
+            // Those of the chunk's last token.
+            if let Some(at) = (read - 1).checked_sub(first) {
+                compared.found.extend_from_slice(step.logits);
+                compared.expected.extend_from_slice(&golden.logits[at * vocab..(at + 1) * vocab]);
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Compared {
+    /// How far the logits are apart, and how far they may be.
+    fn judged(&self, measure: Tolerance) -> Result<(f64, f64), GoldenError> {
+        let (apart, allowed) = (distance(&self.found, &self.expected, measure), allowed(measure));
         // Not a number is too far as well.
         if apart.is_nan() || apart > allowed {
-            return Err(GoldenError::Apart { apart, allowed });
+            Err(GoldenError::Apart { apart, allowed })
+        } else {
+            Ok((apart, allowed))
         }
-        Ok(Examined { apart, allowed, tokens_per_second: 1.0 / times[times.len() / 2].max(1e-9) })
     }
 }
 

@@ -128,7 +128,7 @@ async fn serving(node: &Node, deadline: Option<tokio::time::Instant>) -> Result<
     until(deadline, async {
         node.serving().await.map_err(|error| match error {
             NotServing::Loading => CallError::Loading,
-            NotServing::Empty => CallError::NoModel,
+            NotServing::Empty => CallError::NoModel(node.progress().trouble()),
             NotServing::Full => CallError::SwitchFull,
             NotServing::Stopping => CallError::Stopping,
             NotServing::Draining => CallError::Draining,

@@ -306,7 +306,7 @@ pub(super) fn describe(error: &StoreError) -> (tonic::Code, &'static str) {
     use recurve_proto::reason;
     use tonic::Code;
     match error {
-        StoreError::Io { .. } | StoreError::Locked { .. } | StoreError::Damaged { .. } => {
+        StoreError::Io { .. } | StoreError::Locked { .. } | StoreError::Damaged { .. } | StoreError::Newer { .. } => {
             (Code::Internal, reason::STORE_FAILED)
         }
         StoreError::Bundle(_) => (Code::FailedPrecondition, reason::MODEL_UNUSABLE),

@@ -253,6 +253,7 @@ impl Api for Service {
             listen: self.operations.listen.clone(),
             onnxruntime: self.node.onnxruntime().map(ToOwned::to_owned),
             model: matches!(self.node.phase(), Phase::Serving(_)),
+            alarms: self.node.telemetry().own_alarms(),
         };
         let findings = spawn_blocking(move || doctor::examine(&settings, Some(&serving), &[])).await;
         let findings = findings.map_err(|_| CallError::Abandoned.status(call.id))?;

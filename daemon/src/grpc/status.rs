@@ -69,8 +69,8 @@ pub(super) enum CallError {
     Stopping,
     /// An operator told the node to take no new requests.
     Draining,
-    /// There is no model.
-    NoModel,
+    /// There is no model that can be served, for this reason, where there are models.
+    NoModel(Option<String>),
     /// One model takes another's place, and as many requests wait for it as may.
     SwitchFull,
     /// The node serves the bundle of its configuration.
@@ -227,11 +227,15 @@ impl CallError {
             Self::Loading => {
                 (Code::Unavailable, reason::LOADING, "the model is being loaded: ask again in a second".into())
             }
-            Self::NoModel => (
-                Code::FailedPrecondition,
-                reason::NO_MODEL,
-                "this node has no model yet: give it one with `agent-cli deploy BUNDLE`".into(),
-            ),
+            Self::NoModel(trouble) => {
+                let words = match trouble {
+                    None => "this node has no model yet: give it one with `agent-cli deploy BUNDLE`".into(),
+                    Some(trouble) => {
+                        format!("this node can serve none of its models: {trouble}; deploy one with `agent-cli deploy BUNDLE`")
+                    }
+                };
+                (Code::FailedPrecondition, reason::NO_MODEL, words)
+            }
             Self::NotManaged => (
                 Code::FailedPrecondition,
                 reason::NOT_MANAGED,

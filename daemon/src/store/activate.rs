@@ -35,14 +35,11 @@ impl Store {
                 return Err(StoreError::NotPrepared { bundle, stage: kept.stage });
             }
             let failed = kept.failure.take().is_some();
-            let Chosen { active, previous, .. } = record.chosen;
-            if active == Some(bundle) {
+            if record.chosen.active == Some(bundle) {
                 return Ok(failed);
             }
             let good = |model: &Digest| record.models.get(model).is_some_and(|kept| kept.stage == Stage::Confirmed);
-            let previous = previous.filter(|previous| *previous != bundle);
-            let back = active.filter(good).or(previous.filter(good)).or(active);
-            record.chosen = Chosen { active: Some(bundle), previous: back, proved: false, starts: 0 };
+            record.chosen = record.chosen.activated(bundle, good);
             Ok(true)
         })
     }
@@ -70,7 +67,7 @@ impl Store {
     /// # Errors
     /// The record cannot be written.
     pub fn confirm(&self, bundle: Digest, who: &str) -> Result<(), StoreError> {
-        self.change(Stage::Confirmed.as_str(), bundle, who, |record| {
+        self.attempt(Stage::Confirmed.as_str(), Some(bundle), who, "done", |record| {
             if record.chosen.active != Some(bundle) {
                 return Ok(false);
             }

@@ -119,8 +119,8 @@ fn full(path: &Path) -> PathBuf {
     path.with_extension("1.jsonl")
 }
 
-/// The number of the last line.
+/// The number of the last line that can be read.
 fn number(bytes: &[u8]) -> Option<u64> {
-    let last = bytes.split(|&byte| byte == b'\n').rev().find(|line| !line.is_empty())?;
-    serde_json::from_slice::<Line>(last).ok().map(|line| line.number)
+    let lines = bytes.split(|&byte| byte == b'\n').rev();
+    lines.filter_map(|line| serde_json::from_slice::<Line>(line).ok()).map(|line| line.number).next()
 }

@@ -1,10 +1,12 @@
 //! Every change that the store makes to a file: durable when the function returns.
 
 use std::collections::BTreeSet;
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File, Metadata, OpenOptions};
 use std::io::{self, ErrorKind, Write as _};
-use std::os::unix::fs::MetadataExt as _;
-use std::path::Path;
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{Advice, OFlags};
 
 use super::error::StoreError;
 use super::fault;
@@ -150,6 +152,48 @@ pub(crate) fn read_if_there(path: &Path) -> Result<Option<Vec<u8>>, StoreError> 
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error),
     })
+}
+
+/// Opens a file for reading; none where it is not there. A symbolic link is not followed.
+pub(super) fn open_if_there(path: &Path) -> Result<Option<File>, StoreError> {
+    let flags = OFlags::NOFOLLOW.bits().cast_signed();
+    step("open", path, || match OpenOptions::new().read(true).custom_flags(flags).open(path) {
+        Ok(file) => Ok(Some(file)),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    })
+}
+
+/// What the file system says of an open file.
+pub(super) fn metadata(file: &File, path: &Path) -> Result<Metadata, StoreError> {
+    step("look at", path, || file.metadata())
+}
+
+/// Names and sizes of the regular files in a folder.
+pub(super) fn files(folder: &Path) -> Result<Vec<(String, u64)>, StoreError> {
+    let mut files = Vec::new();
+    for entry in step("read", folder, || fs::read_dir(folder))? {
+        let entry = step("read", folder, || entry)?;
+        if let (Ok(name), Some(length)) = (entry.file_name().into_string(), length(&entry.path())) {
+            files.push((name, length));
+        }
+    }
+    Ok(files)
+}
+
+/// Copies a small damaged file to `NAME.damaged-N` beside it; returns where it is.
+pub(super) fn keep_aside(path: &Path) -> Result<PathBuf, StoreError> {
+    let bytes = read(path)?;
+    let named = |number: u32| PathBuf::from(format!("{}.damaged-{number}", path.display()));
+    let aside = (1..).map(named).find(|aside| aside.symlink_metadata().is_err()).unwrap_or_else(|| named(0));
+    replace(&aside, &bytes)?;
+    Ok(aside)
+}
+
+/// Has the system drop a file from the page cache, where no process has it mapped.
+pub(super) fn drop_from_cache(path: &Path) {
+    // Where it cannot, the cache is fuller than it need be.
+    let _ = File::open(path).map(|file| rustix::fs::fadvise(&file, 0, None, Advice::DontNeed));
 }
 
 /// Whether an open file is the one that has this name now.

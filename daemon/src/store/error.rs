@@ -26,12 +26,22 @@ pub enum StoreError {
         dir: PathBuf,
     },
     /// A file of the store is not what was written.
-    #[error("{}: is damaged: {reason}: restore it, or remove it and deploy the models again", path.display())]
+    #[error("{}: is damaged: {reason}", path.display())]
     Damaged {
         /// The file.
         path: PathBuf,
         /// What is wrong.
         reason: String,
+    },
+    /// A newer version wrote a file of the store.
+    #[error("{}: has format {found}, and this version reads {known}: install the version of recurved that wrote it", path.display())]
+    Newer {
+        /// The file.
+        path: PathBuf,
+        /// Its format.
+        found: u32,
+        /// The format that this version reads.
+        known: u32,
     },
     /// A model is not whole, or is none.
     #[error(transparent)]

@@ -5,6 +5,7 @@
 //! STATE/blobs/sha256/HEX         whole blobs, hashed when they came
 //! STATE/incoming/HEX             the beginning of a blob that is on its way
 //! STATE/models.json              which models there are, how far each came, which one is active
+//! STATE/models.json.damaged-N    what could not be read of it at a start: it was rebuilt then
 //! STATE/audit.jsonl              who did what, when, and what became of it
 //! ```
 //!
@@ -13,16 +14,19 @@
 
 mod activate;
 mod audit;
+mod check;
 pub(crate) mod disk;
 mod error;
 mod fault;
 mod hashing;
 mod plan;
 mod pull;
+mod rebuild;
 mod receive;
 mod record;
 mod remove;
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -35,15 +39,21 @@ use tracing::warn;
 use audit::Audit;
 pub use audit::Line as AuditLine;
 use audit::Line;
+use check::Hashed;
+pub use check::{Part, Told};
 pub use error::StoreError;
 pub use plan::{Missing, Plan};
 pub use pull::{PullError, PullOrder, Pulling, Pulls};
+use rebuild::Opened;
 pub use receive::{Incoming, Taken};
 use record::Record;
 pub use record::{Kept, Prepared, Stage};
 
 const BLOBS: &str = "blobs/sha256";
 const INCOMING: &str = "incoming";
+
+/// Who the daemon itself is, in the audit.
+pub(crate) const SELF: &str = "recurved";
 
 /// Bytes of the disk that uploads leave free: for records, logs and the rest of the system.
 const RESERVE: u64 = 64 << 20;
@@ -56,7 +66,14 @@ pub struct Store {
     /// Held while blobs that nobody names are deleted, and while blobs get their names.
     naming: Mutex<()>,
     changes: watch::Sender<u64>,
-    _lock: File,
+    /// Why models are damaged.
+    damage: watch::Sender<BTreeMap<Digest, String>>,
+    hashed: Mutex<Hashed>,
+    /// Held while blobs are hashed for a plan.
+    checking: Mutex<()>,
+    /// What happened to the record, where it had to be rebuilt at this start.
+    rebuilt: Option<String>,
+    lock: File,
 }
 
 #[derive(Debug)]
@@ -84,7 +101,7 @@ impl Store {
     /// Opens the store, and makes it where there is none.
     ///
     /// # Errors
-    /// The directory cannot be made or read, another daemon has it, or its record is damaged.
+    /// The directory cannot be made or read, another daemon has it, or a newer version wrote its record.
     pub fn open(dir: &Path) -> Result<Self, StoreError> {
         for folder in [dir.to_owned(), dir.join(BLOBS), dir.join(INCOMING)] {
             disk::make_folder(&folder)?;
@@ -93,16 +110,30 @@ impl Store {
         let lock = disk::open_lock(&path)?;
         flock(&lock, FlockOperation::NonBlockingLockExclusive)
             .map_err(|_| StoreError::Locked { dir: dir.to_owned() })?;
-        let record = Record::read(dir)?;
         let audit = Audit::open(dir)?;
-        let changes = watch::Sender::new(0);
+        let Opened { record, rebuilt } = rebuild::open(dir, &audit)?;
+        let damage = record.damaged().map(|(bundle, reason)| (bundle, reason.to_owned())).collect();
         let mut state = State { record, audit, held: None };
         state.follow();
-        let store =
-            Self { dir: dir.to_owned(), state: Mutex::new(state), naming: Mutex::default(), changes, _lock: lock };
-        // What a removal left when it was cut off.
-        if let Err(error) = store.collect_garbage() {
-            warn!(%error, "blobs that no model needs are left on the disk");
+        let store = Self {
+            dir: dir.to_owned(),
+            state: Mutex::new(state),
+            naming: Mutex::default(),
+            changes: watch::Sender::new(0),
+            damage: watch::Sender::new(damage),
+            hashed: Mutex::default(),
+            checking: Mutex::default(),
+            rebuilt,
+            lock,
+        };
+        let tidied = match &store.rebuilt {
+            // Nothing is deleted on doubt.
+            Some(words) => store.note("rebuild", None, SELF, words),
+            // What a removal left when it was cut off.
+            None => store.collect_garbage().map(drop),
+        };
+        if let Err(error) = tidied {
+            warn!(%error, "blobs that no model needs are left on the disk, or the audit lacks a line");
         }
         Ok(store)
     }
@@ -112,7 +143,7 @@ impl Store {
     /// # Errors
     /// Its record is damaged, or the model is not whole.
     pub fn glance(dir: &Path) -> Result<Option<Bundle>, StoreError> {
-        let record = Record::read(dir)?;
+        let Some(record) = Record::read(dir)? else { return Ok(None) };
         let Some(active) = record.chosen.active else { return Ok(None) };
         let size = record.models.get(&active).map(|kept| kept.manifest_bytes);
         let size = size.ok_or(StoreError::Unknown { bundle: active })?;
@@ -183,9 +214,7 @@ impl Store {
         let checked = self.bundle(bundle).and_then(|opened| match opened.verify(progress) {
             Ok(_) => Ok(opened),
             Err(error) => {
-                if let Some(damaged) = error.damaged_blob() {
-                    disk::remove(&self.blob(&damaged))?;
-                }
+                self.check(bundle);
                 Err(error.into())
             }
         });
@@ -193,6 +222,7 @@ impl Store {
             Ok(opened) => {
                 let stage = self.stage(&bundle).map_or(Stage::Verified, |stage| stage.max(Stage::Verified));
                 self.advance(bundle, stage, who)?;
+                self.mended(&bundle);
                 Ok(opened)
             }
             Err(error) => {
@@ -233,6 +263,10 @@ impl Store {
             let kept = record.models.get_mut(&bundle).ok_or(StoreError::Unknown { bundle })?;
             if kept.stage == stage {
                 return Ok(false);
+            }
+            if kept.stage == Stage::Received {
+                // It can only have failed for a damaged blob, which came again.
+                kept.failure = None;
             }
             kept.stage = stage;
             Ok(true)
@@ -283,15 +317,25 @@ impl Store {
         result: &str,
         change: impl FnOnce(&mut Record) -> Result<bool, StoreError>,
     ) -> Result<(), StoreError> {
-        let mut state = self.lock();
-        let line = Line::new(state.next(), what, bundle, who, result);
-        if let Err(error) = state.write(&self.dir, Some(line.clone()), change) {
-            let refused = Line { result: error.to_string(), ..line };
-            if let Err(error) = state.catch_up().and_then(|()| state.audit.write(&refused)) {
+        self.attempt(what, bundle, who, result, change).inspect_err(|error| {
+            if let Err(error) = self.note(what, bundle, who, &error.to_string()) {
                 warn!(%error, "the audit lacks a refusal");
             }
-            return Err(error);
-        }
+        })
+    }
+
+    /// The same for what is tried again until it is done: a refusal has no line.
+    fn attempt(
+        &self,
+        what: &str,
+        bundle: Option<Digest>,
+        who: &str,
+        result: &str,
+        change: impl FnOnce(&mut Record) -> Result<bool, StoreError>,
+    ) -> Result<(), StoreError> {
+        let mut state = self.lock();
+        let line = Line::new(state.next(), what, bundle, who, result);
+        state.write(&self.dir, Some(line), change)?;
         drop(state);
         self.changes.send_modify(|count| *count += 1);
         Ok(())
@@ -324,7 +368,10 @@ impl Store {
         }
         let bytes = disk::read(&self.blob(bundle))?;
         if Digest::of(&bytes) != *bundle {
-            return Err(StoreError::Damaged { path: self.blob(bundle), reason: "it holds other bytes".to_owned() });
+            return Err(StoreError::Damaged {
+                path: self.blob(bundle),
+                reason: "it holds other bytes: deploy the model again".to_owned(),
+            });
         }
         Ok(Manifest::parse(&bytes)?)
     }

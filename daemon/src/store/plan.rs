@@ -32,27 +32,31 @@ pub struct Missing {
 }
 
 impl Store {
-    /// What of this manifest's model is not here. Changes nothing.
+    /// What of this manifest's model is not here. Blobs that are here are hashed, unless that was done a short time ago; a damaged
+    /// one is removed and counts as missing. Blocks as long as the disk takes.
     ///
     /// # Errors
-    /// It is not a model's manifest, or the disk cannot be asked.
+    /// It is not a model's manifest, or the disk cannot be read.
     pub fn plan(&self, manifest: &[u8]) -> Result<Plan, StoreError> {
         let bundle = Digest::of(manifest);
         let parsed = Manifest::parse(manifest)?;
-        let own = (bundle, manifest.len() as u64);
+        let own = ("manifest", bundle, manifest.len() as u64);
         let mut seen = BTreeSet::new();
-        let all = std::iter::once(own).chain(blobs(&parsed).map(|blob| (blob.digest, blob.size)));
-        let missing: Vec<Missing> = all
-            .filter(|(digest, _)| seen.insert(*digest))
+        let named = blobs(&parsed).map(|blob| (blob.filepath().unwrap_or("config"), blob.digest, blob.size));
+        let all = std::iter::once(own).chain(named).filter(|(_, digest, _)| seen.insert(*digest));
+        let mut missing = Vec::new();
+        for (what, digest, size) in all {
             // A manifest counts when its model is in the record: a power cut may have come between the two.
-            .filter(|(digest, size)| !self.has(digest, *size) || (*digest == bundle && self.stage(digest).is_none()))
-            .map(|(digest, size)| Missing { digest, size, received: self.received(&digest).min(size) })
-            .collect();
+            let unknown = digest == bundle && self.stage(&digest).is_none();
+            if !self.holds(what, digest, size)? || unknown {
+                missing.push(Missing { digest, size, received: self.received(&digest).min(size) });
+            }
+        }
         let bytes = missing.iter().fold(0_u64, |sum, blob| sum.saturating_add(blob.size - blob.received));
         Ok(Plan { bundle, missing, bytes, free: self.free()? })
     }
 
-    fn has(&self, digest: &Digest, size: u64) -> bool {
+    pub(super) fn has(&self, digest: &Digest, size: u64) -> bool {
         disk::length(&self.blob(digest)) == Some(size)
     }
 

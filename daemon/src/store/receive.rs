@@ -123,6 +123,7 @@ impl Incoming {
         } else {
             disk::place(&file, &path, &store.blob(&digest))?;
         }
+        store.came(digest, &file);
         Ok(Taken { digest, size })
     }
 }

@@ -25,6 +25,12 @@ pub(super) struct Record {
     pub(super) lines: Vec<Line>,
 }
 
+/// What every format has.
+#[derive(Debug, Deserialize)]
+struct Head {
+    format: u32,
+}
+
 /// Which models are chosen. Changed together.
 #[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
 pub(super) struct Chosen {
@@ -84,6 +90,19 @@ pub enum Stage {
     Confirmed,
 }
 
+impl Chosen {
+    /// The same after a model became the active one. The one before it becomes the one to go back to; where that is not good, the
+    /// one that it had itself to go back to stays it.
+    pub(super) fn activated(self, bundle: Digest, good: impl Fn(&Digest) -> bool) -> Self {
+        if self.active == Some(bundle) {
+            return self;
+        }
+        let previous = self.previous.filter(|previous| *previous != bundle);
+        let back = self.active.filter(&good).or(previous.filter(&good)).or(self.active);
+        Self { active: Some(bundle), previous: back, proved: false, starts: 0 }
+    }
+}
+
 impl Kept {
     /// The device does not serve it any more, for this reason, until somebody has it prepared again.
     pub(super) fn fail(&mut self, reason: &str) {
@@ -105,18 +124,30 @@ impl Stage {
 }
 
 impl Record {
-    /// Reads the record; an empty one where there is none.
-    pub(super) fn read(dir: &Path) -> Result<Self, StoreError> {
+    pub(super) fn new(chosen: Chosen, models: BTreeMap<Digest, Kept>) -> Self {
+        Self { format: FORMAT, chosen, models, lines: Vec::new() }
+    }
+
+    /// Reads the record; `None` where there is none.
+    ///
+    /// # Errors
+    /// [`StoreError::Newer`] and [`StoreError::Damaged`], besides those of the disk.
+    pub(super) fn read(dir: &Path) -> Result<Option<Self>, StoreError> {
         let path = dir.join(NAME);
-        let damaged = |reason: String| StoreError::Damaged { path: path.clone(), reason };
-        let Some(bytes) = disk::read_if_there(&path)? else {
-            return Ok(Self { format: FORMAT, chosen: Chosen::default(), models: BTreeMap::new(), lines: Vec::new() });
-        };
-        let record: Self = serde_json::from_slice(&bytes).map_err(|error| damaged(error.to_string()))?;
-        if record.format != FORMAT {
-            return Err(damaged(format!("it has format {}, and this version reads {FORMAT}", record.format)));
+        let Some(bytes) = disk::read_if_there(&path)? else { return Ok(None) };
+        // The format first: another one may have other fields.
+        if let Some(found) = serde_json::from_slice::<Head>(&bytes).ok().filter(|head| head.format != FORMAT) {
+            return Err(StoreError::Newer { path, found: found.format, known: FORMAT });
         }
-        Ok(record)
+        let record = serde_json::from_slice(&bytes);
+        record.map(Some).map_err(|error| StoreError::Damaged { path, reason: error.to_string() })
+    }
+
+    /// The models of which a damaged blob was removed, and what was wrong with it.
+    pub(super) fn damaged(&self) -> impl Iterator<Item = (Digest, &str)> {
+        // Nothing else fails before all of a model is here.
+        let received = self.models.iter().filter(|(_, kept)| kept.stage == Stage::Received);
+        received.filter_map(|(bundle, kept)| Some((*bundle, kept.failure.as_deref()?)))
     }
 
     /// Takes the place of the record on disk.

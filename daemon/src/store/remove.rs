@@ -23,6 +23,7 @@ impl Store {
             }
             record.models.remove(&bundle).map(|_| true).ok_or(StoreError::Unknown { bundle })
         })?;
+        self.mended(&bundle);
         self.collect_garbage()
     }
 

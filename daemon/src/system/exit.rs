@@ -49,7 +49,7 @@ pub fn of_bundle(error: &BundleError) -> u8 {
 pub fn of_store(error: &StoreError) -> u8 {
     match error {
         StoreError::Bundle(error) => of_bundle(error),
-        StoreError::Damaged { .. } => DATA,
+        StoreError::Damaged { .. } | StoreError::Newer { .. } => DATA,
         _ => OS,
     }
 }
