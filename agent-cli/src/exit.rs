@@ -99,7 +99,9 @@ impl From<RegistryError> for Failure {
         match error {
             RegistryError::Unreachable { .. } => Self::Unreachable(text),
             RegistryError::Lost { .. } => Self::Incomplete(text),
-            RegistryError::WrongBytes { .. } | RegistryError::NotABundle { .. } => Self::Damaged(text),
+            RegistryError::WrongBytes { .. }
+            | RegistryError::KeepsDamaged { .. }
+            | RegistryError::NotABundle { .. } => Self::Damaged(text),
             RegistryError::Bundle(error) => Self::from(*error),
             RegistryError::AuthFile { .. } | RegistryError::Setup { .. } => Self::Usage(text),
             _ => Self::Failed(text),

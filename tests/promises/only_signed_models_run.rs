@@ -212,6 +212,54 @@ async fn what_has_expired_is_not_deployed_and_what_serves_goes_on() {
     assert!(daemon.stop().success());
 }
 
+#[test]
+fn a_wrong_path_is_named_with_what_is_meant() {
+    let fleet = Fleet::new(&[]);
+    let (metadata, file) = (fleet.trust.join("metadata"), fleet.dir.path().join("file"));
+    fs::write(&file, "").unwrap();
+    let show = |dir: &Path| run(&mut agent_cli(&["trust", "show", "--dir", path(dir)]));
+    refused(&show(&metadata), &format!("it is the metadata folder of {}", fleet.trust.display()));
+    refused(&show(&file), "it is a file");
+    refused(&show(&fleet.dir.path().join("none")), "agent-cli trust init");
+    let safe = fleet.dir.path().join("safe");
+    let int4 = fleet.bundle("int4");
+    let elsewhere = fleet.trust(&["sign", path(&int4), "--keys", path(&safe)]);
+    refused(&elsewhere, &format!("{} (which is no folder)", safe.display()));
+    // A private key stays here: no daemon is asked.
+    let key = fs::read_dir(fleet.trust.join("keys")).unwrap().next().unwrap().unwrap().path();
+    let install = run(&mut agent_cli(&["trust", "install", path(&key), "--on", "unix:/none"]));
+    assert!(install.code == Some(2) && install.stderr.contains("is no root metadata file"), "{install:?}");
+    let update = run(&mut agent_cli(&["trust", "update", path(&file), "--on", "unix:/none"]));
+    refused(&update, "it is a file");
+}
+
+#[test]
+fn under_an_expired_root_nothing_is_signed_and_what_expires_soon_is_said() {
+    let fleet = Fleet::new(&["--expires", "root=1s"]);
+    let int4 = fleet.bundle("int4");
+    while !fleet.trust(&["show"]).success().contains("(expired)") {
+        std::thread::sleep(std::time::Duration::from_millis(50));
+    }
+    let again = format!("agent-cli trust refresh --dir {} --role root", fleet.trust.display());
+    for args in [&["sign", path(&int4)][..], &["refresh", path(&int4)]] {
+        let ended = fleet.trust(args);
+        refused(&ended, "the root metadata expired on");
+        refused(&ended, &again);
+    }
+    assert!(Bundle::open(&int4).unwrap().referrers().is_empty(), "the bundle is as it was");
+    let shown = fleet.trust(&["show"]);
+    assert!(shown.stderr.contains("warning: the root metadata expired on"), "{}", shown.stderr);
+    fleet.trust(&["refresh", "--role", "root", "--expires", "root=40d"]).success();
+    let signed = fleet.trust(&["sign", path(&int4)]);
+    assert!(!signed.stderr.contains("warning"), "{}", signed.stderr);
+    signed.success();
+    // A root that is valid for 40 days expires soon when less than a third of them is left.
+    fleet.trust(&["refresh", "--role", "root", "--expires", "root=10d"]).success();
+    let soon = fleet.trust(&["sign", path(&int4), "--expires", "root=40d"]);
+    assert!(soon.stderr.contains("warning: the root metadata expire on"), "{}", soon.stderr);
+    soon.success();
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_clock_that_is_behind_is_told_of_and_what_serves_goes_on() {
     let fleet = Fleet::new(&[]);
@@ -237,6 +285,14 @@ async fn a_clock_that_is_behind_is_told_of_and_what_serves_goes_on() {
     refused_with(&daemon, &int4, reason::CLOCK_BEHIND).await;
     let told = ask(&daemon, &["trust", "update", path(&fleet.trust)]);
     refused(&told, "2999-01-01T00:00:00Z was reached before: set the clock");
+    assert!(daemon.stop().success());
+    // An operator of the machine says that the clock is right, and was ahead before.
+    let daemon = start();
+    let told = ask(&daemon, &["trust", "reset-clock"]).success();
+    assert!(told.contains("for the latest time, instead of 2999-01-01T00:00:00Z"), "{told}");
+    activate(&daemon, &int4).await.unwrap();
+    let told = ask(&daemon, &["trust", "reset-clock"]).success();
+    assert!(told.contains("nothing to reset"), "{told}");
     assert!(daemon.stop().success());
     // The clock is set.
     fleet.edit(|stored| stored["known_time"] = "2020-01-01T00:00:00Z".into());

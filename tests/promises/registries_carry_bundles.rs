@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use recurve_bundle::{
@@ -180,6 +180,34 @@ fn a_pull_goes_on_at_the_byte_where_the_link_was_lost() {
     assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 2);
 }
 
+#[test]
+fn what_an_earlier_pull_left_is_hashed_and_nothing_is_left_of_one_that_got_nothing() {
+    if !registry::installed() {
+        return;
+    }
+    let (registry, dir) = (Registry::start(), tempfile::tempdir().unwrap());
+    let proxy = Proxy::start(&registry.address);
+    let (bundle, from) = (world::tiny("int4"), reference(&proxy.address, "1"));
+    let out = dir.path().join("out");
+    assert_eq!(pull(&from, &out).code, Some(1));
+    assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0, "no folder is left");
+    push(&bundle, &reference(&registry.address, "1")).success();
+    let (first, last) = (shard(&bundle), Bundle::open(&bundle).unwrap().file("weights/layer-03.bin").unwrap().digest);
+    proxy.set(Rule::Hold { what: last.hex(), after: 100 });
+    let pulling = begin(&["pull", &from, "--out", path(&out)]);
+    proxy.wait_until_held();
+    kill(pulling);
+    proxy.set(Rule::Pass);
+    let kept = dir.path().join(format!(".out.pulling/blobs/sha256/{}", first.digest.hex()));
+    let mut bytes = fs::read(&kept).unwrap();
+    bytes[1000] ^= 1;
+    fs::write(&kept, bytes).unwrap();
+    proxy.take_requests();
+    pull(&from, &out).success();
+    assert!(fetched(&proxy).contains(&(first.digest, None)));
+    assert_eq!(content(&out), content(&bundle));
+}
+
 /// A copy of a bundle with a referrer that carries these files.
 fn signed(bundle: &Path, copy: &Path, files: &[(&str, &str)]) -> Descriptor {
     if !copy.exists() {
@@ -215,6 +243,147 @@ fn signed(bundle: &Path, copy: &Path, files: &[(&str, &str)]) -> Descriptor {
     index.manifests.push(found.clone());
     fs::write(at, serde_json::to_vec(&index).unwrap()).unwrap();
     found
+}
+
+/// A copy of a bundle with a file of three megabytes beside it, and that file's blob.
+fn heavy(dir: &Path) -> (PathBuf, Digest) {
+    let copy = dir.join("heavy");
+    let mut noise = 1_u64;
+    let words = (0..3 << 17).map(|_| {
+        noise = noise.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        format!("{:08x}", noise >> 32)
+    });
+    let text: String = words.collect();
+    signed(&world::tiny("int4"), &copy, &[("root.json", &text)]);
+    (copy, Digest::of(text.as_bytes()))
+}
+
+#[test]
+fn a_push_arrives_over_a_link_that_breaks_again_and_again() {
+    if !registry::installed() {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let (bundle, _) = heavy(dir.path());
+    let count = push(&bundle, &reference(&Registry::start().address, "1")).json()["blobs"].as_u64().unwrap();
+    for (name, rule) in [("short", Rule::Short { after: 1 << 20 }), ("breaks", Rule::Breaks { every: 1 << 20 })] {
+        let registry = Registry::start();
+        let proxy = Proxy::start(&registry.address);
+        proxy.set(rule);
+        push(&bundle, &reference(&proxy.address, "1")).success();
+        let seen = proxy.take_requests();
+        let uploads = |method: &str| seen.iter().filter(|request| request.method == method).count() as u64;
+        assert!(uploads("PATCH") > 3, "{name}: {seen:?}");
+        if name == "breaks" {
+            // No upload was begun twice: each went on where the registry had it.
+            assert_eq!(uploads("POST"), count, "{seen:?}");
+        }
+        let out = dir.path().join(name);
+        pull(&reference(&registry.address, "1"), &out).success();
+        assert_eq!(content(&out), content(&bundle), "{name}");
+    }
+}
+
+#[test]
+fn blobs_that_a_registry_has_damaged_are_sent_again_or_named() {
+    if !registry::installed() {
+        return;
+    }
+    let (registry, dir) = (Registry::start(), tempfile::tempdir().unwrap());
+    let proxy = Proxy::start(&registry.address);
+    let (bundle, to) = (world::tiny("int4"), reference(&proxy.address, "1"));
+    let all = push(&bundle, &to).json();
+    let opened = Bundle::open(&bundle).unwrap();
+    let blob = |name: &str| opened.file(name).unwrap().digest;
+    let (other, short) = (blob("weights/layer-02.bin"), blob("weights/layer-03.bin"));
+    let damage = || {
+        let at = registry.blob(&other.hex());
+        let mut bytes = fs::read(&at).unwrap();
+        bytes[1000] ^= 1;
+        fs::write(&at, bytes).unwrap();
+        let at = registry.blob(&short.hex());
+        fs::OpenOptions::new().write(true).open(at).unwrap().set_len(1000).unwrap();
+    };
+
+    // This registry keeps what it has: it is said, and the tag is not put on what is not whole.
+    damage();
+    let next = reference(&proxy.address, "2");
+    let kept = push(&bundle, &next);
+    assert_eq!(kept.code, Some(7), "{}", kept.stderr);
+    for named in [other, short] {
+        assert!(kept.stderr.contains(&named.to_string()), "{}", kept.stderr);
+    }
+    assert!(kept.stderr.contains("remove them from its storage"), "{}", kept.stderr);
+    assert!(pull(&next, &dir.path().join("none")).stderr.contains("no such thing"));
+    // Without reading back, sizes are compared.
+    let trusted = run(&mut agent_cli(&["push", path(&bundle), &next, "--read-back", "none"]));
+    assert_eq!(trusted.code, Some(7));
+    let says = |digest: Digest| trusted.stderr.contains(&digest.to_string());
+    assert!(says(short) && !says(other), "{}", trusted.stderr);
+
+    // One that takes good bytes in their place: the damaged ones are removed while the good ones are on their way.
+    proxy.set(Rule::Hold { what: other.hex(), after: 100 });
+    let pushing = std::thread::spawn({
+        let (bundle, next) = (bundle.clone(), next.clone());
+        move || push(&bundle, &next).json()
+    });
+    proxy.wait_until_held();
+    for digest in [other, short] {
+        fs::remove_file(registry.blob(&digest.hex())).unwrap();
+    }
+    proxy.set(Rule::Pass);
+    let pushed = pushing.join().unwrap();
+    assert_eq!((pushed["replaced"].as_u64(), pushed["sent_blobs"].as_u64()), (Some(2), Some(2)));
+    let out = dir.path().join("out");
+    pull(&next, &out).success();
+    assert_eq!(content(&out), content(&bundle));
+
+    // All that is there is read back; with `all`, also what was sent.
+    let again = push(&bundle, &to).json();
+    assert_eq!((again["checked"].as_u64(), again["sent"].as_u64()), (all["bytes"].as_u64(), Some(0)));
+    assert_eq!(all["checked"], 0);
+    let elsewhere = format!("oci://{}/models/elsewhere:1", proxy.address);
+    let both =
+        run(&mut agent_cli(&["push", path(&bundle), &elsewhere, "--read-back", "all", "--format", "json"])).json();
+    assert_eq!((both["checked"].as_u64(), both["sent"].as_u64()), (all["bytes"].as_u64(), all["bytes"].as_u64()));
+}
+
+#[test]
+fn a_manifest_that_a_registry_has_damaged_is_named() {
+    if !registry::installed() {
+        return;
+    }
+    let registry = Registry::start();
+    let (bundle, to) = (world::tiny("int4"), reference(&registry.address, "1"));
+    push(&bundle, &to).success();
+    let digest = *Bundle::open(&bundle).unwrap().digest();
+    let good = fs::read(registry.blob(&digest.hex())).unwrap();
+    let text = String::from_utf8(good.clone()).unwrap();
+    for damaged in
+        [text.replacen("layer-02", "layer-20", 1).into_bytes(), good[..good.len() - 9].to_vec(), vec![0; 100]]
+    {
+        fs::write(registry.blob(&digest.hex()), damaged).unwrap();
+        let kept = push(&bundle, &to);
+        assert!(kept.code == Some(7) && kept.stderr.contains(&digest.to_string()), "{kept:?}");
+    }
+    fs::write(registry.blob(&digest.hex()), good).unwrap();
+    push(&bundle, &to).success();
+}
+
+#[test]
+fn a_bundle_that_is_damaged_here_is_named_as_such() {
+    if !registry::installed() {
+        return;
+    }
+    let (registry, dir) = (Registry::start(), tempfile::tempdir().unwrap());
+    let copy = dir.path().join("copy");
+    signed(&world::tiny("int4"), &copy, &[("root.json", "1")]);
+    let file = Bundle::open(&copy).unwrap().blob(&shard(&copy).digest);
+    let mut bytes = fs::read(&file).unwrap();
+    bytes[1000] ^= 1;
+    fs::write(&file, bytes).unwrap();
+    let refused = push(&copy, &reference(&registry.address, "1"));
+    assert!(refused.code == Some(7) && refused.stderr.contains(path(&file)), "{refused:?}");
 }
 
 #[tokio::test]

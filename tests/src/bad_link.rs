@@ -34,6 +34,17 @@ pub enum Rule {
         /// Bytes of the body.
         after: u64,
     },
+    /// Every connection ends after so many bytes of what its requests send.
+    Short {
+        /// Bytes of all bodies on one connection.
+        after: u64,
+    },
+    /// The link breaks again and again: after so many bytes that requests sent, whatever their connection. A body passes when
+    /// all of it came, as behind a proxy that buffers, so that nothing of one that broke reaches the registry.
+    Breaks {
+        /// Bytes of all bodies.
+        every: u64,
+    },
     /// The first byte is another one.
     Alter {
         /// Part of the request's address.
@@ -74,6 +85,8 @@ struct State {
     age: u64,
     held: bool,
     seen: Vec<Request>,
+    /// Bytes of bodies that requests sent since there is this rule.
+    sent: u64,
 }
 
 /// What is to be done after some bytes of a body.
@@ -105,7 +118,7 @@ impl Proxy {
     /// From now on this; what is held ends.
     pub fn set(&self, rule: Rule) {
         let mut state = self.shared.state.lock().expect("the proxy");
-        (state.rule, state.held) = (rule, false);
+        (state.rule, state.held, state.sent) = (rule, false, 0);
         state.age += 1;
         self.shared.news.notify_all();
     }
@@ -160,6 +173,7 @@ fn ended(one: &TcpStream, other: &TcpStream) {
 fn pump(from: &TcpStream, to: &TcpStream, shared: &Shared, current: &Mutex<Option<Request>>, asks: bool) {
     let mut reader = BufReader::with_capacity(PIECE, from);
     let mut to = to;
+    let mut carried = 0;
     while let Some(head) = head(&mut reader) {
         if asks {
             let request = request(&head);
@@ -168,11 +182,19 @@ fn pump(from: &TcpStream, to: &TcpStream, shared: &Shared, current: &Mutex<Optio
         }
         let about = current.lock().expect("the request").clone().expect("an answer follows a request");
         let length = if !asks && about.method == "HEAD" { 0 } else { length(&head) };
+        if asks && length > 0 && breaks(&shared.state.lock().expect("the proxy").rule) {
+            if !link(&mut reader, to, &head, length, &mut carried, shared) {
+                ended(from, to);
+                return;
+            }
+            continue;
+        }
         if to.write_all(head.as_bytes()).is_err() {
             return;
         }
-        // A request's body is what a PUT sends, an answer's what a GET brings.
-        let counts = length > 0 && about.method == if asks { "PUT" } else { "GET" };
+        // A request's body is what a PUT or PATCH sends, an answer's what a GET brings.
+        let methods: &[&str] = if asks { &["PUT", "PATCH"] } else { &["GET"] };
+        let counts = length > 0 && methods.contains(&about.method.as_str());
         if !body(&mut reader, to, length, counts.then_some(about.path.as_str()), shared) {
             ended(from, to);
             return;
@@ -213,6 +235,49 @@ fn body(reader: &mut impl Read, mut to: &TcpStream, length: u64, path: Option<&s
         }
     }
     true
+}
+
+fn breaks(rule: &Rule) -> bool {
+    matches!(rule, Rule::Short { .. } | Rule::Breaks { .. })
+}
+
+/// Passes a request on over a link that breaks; whether it did not.
+fn link(
+    reader: &mut impl Read,
+    mut to: &TcpStream,
+    head: &str,
+    length: u64,
+    carried: &mut u64,
+    shared: &Shared,
+) -> bool {
+    let rule = shared.state.lock().expect("the proxy").rule.clone();
+    let mut kept = head.as_bytes().to_vec();
+    let mut left = length;
+    let mut buffer = [0; PIECE];
+    while left > 0 {
+        let most = buffer.len().min(usize::try_from(left).unwrap_or(buffer.len()));
+        let Ok(count @ 1..) = reader.read(&mut buffer[..most]) else { return false };
+        left -= count as u64;
+        *carried += count as u64;
+        kept.extend_from_slice(&buffer[..count]);
+        let (broken, buffered) = match rule {
+            Rule::Short { after } => (*carried > after, false),
+            Rule::Breaks { every } => {
+                let mut state = shared.state.lock().expect("the proxy");
+                let before = state.sent;
+                state.sent += count as u64;
+                (before / every < state.sent / every, true)
+            }
+            _ => (false, false),
+        };
+        if broken {
+            return false;
+        }
+        if !buffered && to.write_all(&std::mem::take(&mut kept)).is_err() {
+            return false;
+        }
+    }
+    to.write_all(&kept).is_ok()
 }
 
 fn fate(path: &str, passed: u64, count: u64, shared: &Shared) -> Fate {

@@ -7,7 +7,7 @@ use recurve_bundle::Bundle;
 use recurve_proto::reason;
 use recurve_proto::v1::trust_client::TrustClient;
 use recurve_proto::v1::{
-    GetTrustRequest, InstallTrustRequest, MetadataFile, TrustMode, TrustState, UpdateTrustRequest,
+    GetTrustRequest, InstallTrustRequest, MetadataFile, ResetClockRequest, TrustMode, TrustState, UpdateTrustRequest,
 };
 use tonic::transport::Channel;
 use tonic::{Code, Response, Status};
@@ -83,6 +83,12 @@ impl Truster {
     /// What the daemon believes.
     pub(crate) async fn get(&mut self) -> Result<TrustState, Trouble> {
         let response = self.trust.get(GetTrustRequest {}).await;
+        self.answered(response)
+    }
+
+    /// Has the daemon take its clock's time for the latest one that was reached.
+    pub(crate) async fn reset_clock(&mut self) -> Result<TrustState, Trouble> {
+        let response = self.trust.reset_clock(ResetClockRequest {}).await;
         self.answered(response)
     }
 

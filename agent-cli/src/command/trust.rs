@@ -39,6 +39,8 @@ enum Action {
     Update(device::Update),
     /// Show whom a device believes
     Get(device::Get),
+    /// On the device itself, after its clock was ahead and is right now: have it take the present time for the latest one
+    ResetClock(device::ResetClock),
 }
 
 /// Runs the command.
@@ -54,5 +56,6 @@ pub(crate) async fn run(args: Args) -> Result<(), Failure> {
         Action::Install(args) => device::install(args).await,
         Action::Update(args) => device::update(args).await,
         Action::Get(args) => device::get(args).await,
+        Action::ResetClock(args) => device::reset_clock(args).await,
     }
 }

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
-use std::io::{Read as _, Write as _};
+use std::io::{self, Read, Write as _};
 use std::path::{Path, PathBuf};
 
 use recurve_bundle::{ANNOTATION_REF_NAME, ARTIFACT_TYPE, Bundle, BundleError, Descriptor, Digest, Hasher};
@@ -65,9 +65,19 @@ impl LayoutWriter {
         }
     }
 
-    /// Whether a blob is whole.
+    /// Whether a blob is whole. Reads all of it: it may lie here since an earlier attempt. One that is damaged is removed.
     pub fn has(&self, blob: &Descriptor) -> bool {
-        self.path(&blob.digest).symlink_metadata().is_ok_and(|found| found.is_file() && found.len() == blob.size)
+        let path = self.path(&blob.digest);
+        let Ok(found) = path.symlink_metadata() else { return false };
+        let whole = found.is_file()
+            && found.len() == blob.size
+            && File::open(&path)
+                .and_then(|file| hash(file, Hasher::default()))
+                .is_ok_and(|(hasher, _)| hasher.finish() == blob.digest);
+        if !whole {
+            let _ = fs::remove_file(&path);
+        }
+        whole
     }
 
     /// Goes on with a blob where it broke off.
@@ -78,22 +88,12 @@ impl LayoutWriter {
         let (partial, path) = (self.partial(&blob.digest), self.path(&blob.digest));
         let failed = |action| PackError::io(action, &partial);
         let open = OpenOptions::new().create(true).truncate(false).read(true).write(true).open(&partial);
-        let mut file = open.map_err(failed("open"))?;
+        let file = open.map_err(failed("open"))?;
         let length = file.metadata().map_err(failed("look at"))?.len();
         if length > blob.size {
             file.set_len(0).map_err(failed("shorten"))?;
         }
-        let (mut hasher, mut received) = (Hasher::default(), 0);
-        let mut buffer = vec![0; 1 << 20];
-        loop {
-            match file.read(&mut buffer).map_err(failed("read"))? {
-                0 => break,
-                count => {
-                    hasher.update(&buffer[..count]);
-                    received += count as u64;
-                }
-            }
-        }
+        let (hasher, received) = hash(&file).map_err(failed("read"))?;
         Ok(IncomingBlob { digest: blob.digest, size: blob.size, received, hasher, file, partial, path })
     }
 
@@ -162,6 +162,20 @@ impl Drop for IncomingBlob {
         if self.received == 0 && self.size > 0 {
             // Where it cannot go, it is an empty file.
             let _ = fs::remove_file(&self.partial);
+        }
+    }
+}
+
+/// Hashes a file from where it stands to its end; gives also how many bytes that were.
+fn hash(mut file: impl Read) -> io::Result<(Hasher, u64)> {
+    let (mut hasher, mut buffer, mut bytes) = (Hasher::default(), vec![0; 1 << 20], 0);
+    loop {
+        match file.read(&mut buffer)? {
+            0 => return Ok((hasher, bytes)),
+            count => {
+                hasher.update(&buffer[..count]);
+                bytes += count as u64;
+            }
         }
     }
 }

@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use recurve_author::trust::{Changed, Init, Repository, Role, TrustError, published};
 use tough::schema::{Root, Signed, Snapshot, Timestamp};
@@ -81,6 +82,40 @@ fn after_every_change_all_of_it_verifies() {
     let root = verified(dir.path());
     assert_eq!((root.keys.len(), root.version.get()), (8, 10));
     assert!(root.roles.values().all(|keys| keys.threshold.get() == 2));
+}
+
+/// A repository in which the metadata of one role have expired.
+fn expired(dir: &Path, role: Role) {
+    let validity = BTreeMap::from([(role, Duration::from_secs(1))]);
+    Repository::init(dir, Vec::new(), &Init { validity, ..Init::default() }).unwrap();
+    let has_expired = || open(dir).unwrap().roles().unwrap().iter().any(|state| state.role == role && state.expired);
+    while !has_expired() {
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+#[test]
+fn nothing_is_signed_beside_metadata_that_have_expired() {
+    use Role::{Root, Snapshot, Targets, Timestamp};
+    for (role, refused, allowed) in [
+        (Root, vec![vec![Snapshot], vec![Targets], vec![Timestamp]], vec![Root]),
+        (Targets, vec![vec![Snapshot], vec![Timestamp], vec![Timestamp, Root]], vec![Targets]),
+        (Snapshot, vec![vec![Timestamp]], vec![Snapshot]),
+        (Timestamp, vec![], vec![Timestamp]),
+    ] {
+        let dir = tempfile::tempdir().unwrap();
+        expired(dir.path(), role);
+        let before = published(dir.path()).unwrap();
+        for roles in refused {
+            let error = open(dir.path()).unwrap().refresh(&roles).unwrap_err();
+            assert!(matches!(&error, TrustError::Expired { role: named, .. } if *named == role), "{roles:?}: {error}");
+            assert!(error.to_string().contains(&format!("trust refresh --dir {} --role {role}", dir.path().display())));
+        }
+        assert_eq!(published(dir.path()).unwrap(), before, "{role}: nothing was changed");
+        let later = BTreeMap::from([(role, Duration::from_secs(900))]);
+        Repository::open(dir.path(), Vec::new(), &later).unwrap().refresh(&allowed).unwrap();
+        assert!(open(dir.path()).unwrap().roles().unwrap().iter().all(|state| !state.expired));
+    }
 }
 
 #[test]

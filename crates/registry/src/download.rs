@@ -1,14 +1,16 @@
 //! Blobs on their way from a registry: bounded by their declared size, gone on with where the link was lost.
 
 use bytes::Bytes;
-use recurve_bundle::{Descriptor, Hasher};
+use recurve_bundle::{Descriptor, Digest};
 use reqwest::header::{CONTENT_RANGE, RANGE};
 use reqwest::{Response, StatusCode};
 use tokio::sync::mpsc;
 
 use crate::error::RegistryError;
 use crate::link::{Registry, Right};
-use crate::retry::Retry;
+
+/// Pieces that came and are not taken.
+const UNTAKEN: usize = 16;
 
 /// A blob that streams. Its digest is for the receiver to check, who may have its beginning already.
 #[derive(Debug)]
@@ -101,18 +103,20 @@ impl Registry {
         if blob.size > limit {
             return Err(self.wrong(&format!("blob {}", blob.digest), format!("it has more than {limit} bytes")));
         }
-        Retry::BRIEF.run(|| self.small_once(blob)).await
-    }
-
-    async fn small_once(&self, blob: &Descriptor) -> Result<Vec<u8>, RegistryError> {
-        let mut stream = self.blob(blob, 0).await?;
-        let (mut all, mut hasher) = (Vec::new(), Hasher::default());
-        while let Some(bytes) = stream.next().await? {
-            hasher.update(&bytes);
-            all.extend_from_slice(&bytes);
-        }
-        let actual = hasher.finish();
-        if actual == blob.digest { Ok(all) } else { Err(self.wrong(&stream.what, format!("they hash to {actual}"))) }
+        let (out, mut pieces) = mpsc::channel::<Bytes>(UNTAKEN);
+        let taking = async {
+            let mut all = Vec::new();
+            while let Some(bytes) = pieces.recv().await {
+                all.extend_from_slice(&bytes);
+            }
+            all
+        };
+        let fetching = async move { self.download(blob, 0, &out).await };
+        let (fetched, all) = tokio::join!(fetching, taking);
+        fetched?;
+        let actual = Digest::of(&all);
+        let wrong = || self.wrong(&format!("blob {}", blob.digest), format!("they hash to {actual}"));
+        if actual == blob.digest { Ok(all) } else { Err(wrong()) }
     }
 }
 

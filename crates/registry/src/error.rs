@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use recurve_bundle::BundleError;
+use recurve_bundle::{BundleError, Digest};
 
 use crate::reference::Repository;
 
@@ -78,6 +78,18 @@ pub enum RegistryError {
         /// What is wrong.
         problem: String,
     },
+    /// It has damaged bytes under these digests, and does not take the good ones.
+    #[error(
+        "{repository}: the registry has damaged bytes under {}, and dropped the good ones that were sent: remove them from \
+         its storage (docker-registry: blobs/sha256/XX/HEX/data), then push again",
+        list(digests)
+    )]
+    KeepsDamaged {
+        /// Where.
+        repository: Repository,
+        /// Of blobs and manifests.
+        digests: Vec<Digest>,
+    },
     /// It is a model's manifest or a referrer's neither by form nor by content.
     #[error("{repository}: {what}: {source}")]
     NotABundle {
@@ -138,6 +150,10 @@ impl RegistryError {
             _ => false,
         }
     }
+}
+
+fn list(digests: &[Digest]) -> String {
+    digests.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
 }
 
 impl From<BundleError> for RegistryError {

@@ -8,6 +8,7 @@
 mod access;
 mod answer;
 mod challenge;
+mod check;
 mod credentials;
 mod describe;
 mod download;
@@ -17,8 +18,10 @@ mod push;
 mod reference;
 mod referrers;
 mod retry;
+mod upload;
 
 pub use access::{Access, is_loopback};
+pub use check::ReadBack;
 pub use credentials::{AuthFile, Credentials};
 pub use describe::Description;
 pub use download::BlobStream;

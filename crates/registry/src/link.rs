@@ -21,7 +21,7 @@ const REDIRECTS: usize = 5;
 /// Most bytes of an answer that holds a token.
 const TOKEN: u64 = 256 << 10;
 /// The header in which a registry tells a manifest's digest.
-const CONTENT_DIGEST: &str = "docker-content-digest";
+pub(crate) const CONTENT_DIGEST: &str = "docker-content-digest";
 
 /// What a request needs at the registry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,34 +1,19 @@
-//! A bundle goes to a registry: the blobs that it lacks, the manifest as it is, what refers to it.
+//! A bundle goes to a registry: the blobs that it lacks or has damaged, the manifest as it is, what refers to it.
 
 use std::collections::BTreeSet;
-use std::fs::File;
-use std::io::{self, Read as _};
-use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
 
 use bytes::Bytes;
-use recurve_bundle::{Bundle, Descriptor, Digest, MEDIA_MANIFEST};
-use reqwest::header::{CONTENT_LENGTH, CONTENT_TYPE, LOCATION};
-use reqwest::{Body, Response, StatusCode};
-use tokio::sync::mpsc;
-use tokio::task::spawn_blocking;
-use tokio_stream::wrappers::ReceiverStream;
+use recurve_bundle::{Bundle, Digest, MEDIA_MANIFEST};
+use reqwest::header::CONTENT_TYPE;
+use reqwest::{Response, StatusCode};
 
+use crate::check::{Held, ReadBack};
 use crate::error::RegistryError;
-use crate::link::{Registry, Right};
+use crate::link::{CONTENT_DIGEST, Registry, Right};
 use crate::reference::Version;
 use crate::retry::Retry;
-
-/// Bytes that are read from the disk at once,
-const PIECE: usize = 256 << 10;
-/// and how many such pieces wait for the network.
-const UNSENT: usize = 8;
-/// How long an upload may stand still,
-const STANDSTILL: Duration = Duration::from_secs(60);
-/// and how many times that when all of it was sent and the registry hashes.
-const HASHING: u32 = 5;
+use crate::upload::{Pace, Source};
 
 /// What a push did.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -37,12 +22,16 @@ pub struct Pushed {
     pub digest: Digest,
     /// Bytes of all blobs.
     pub bytes: u64,
-    /// Bytes of those that the registry lacked.
+    /// Bytes of the blobs that were sent.
     pub sent: u64,
     /// Blobs, the manifest not counted.
     pub blobs: usize,
-    /// Those that the registry lacked.
+    /// Blobs that were sent: the registry lacked them, or had them damaged.
     pub sent_blobs: usize,
+    /// Blobs that the registry had damaged, and has whole now.
+    pub replaced: usize,
+    /// Bytes that were read back and hashed.
+    pub checked: u64,
     /// Manifests that refer to the bundle, such as its signatures.
     pub referrers: usize,
 }
@@ -50,6 +39,10 @@ pub struct Pushed {
 /// How far a push is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Step {
+    /// This many bytes are to be read back and hashed.
+    Check(u64),
+    /// So many more are.
+    Checked(u64),
     /// This many bytes are to be sent.
     Begin(u64),
     /// So many more left.
@@ -58,33 +51,29 @@ pub enum Step {
     Again(u64),
 }
 
-/// A blob, and the file that it lies in.
-struct Source {
-    blob: Descriptor,
-    path: PathBuf,
-}
-
 /// Is told how far it is.
 pub(crate) type Tell = Arc<dyn Fn(Step) + Send + Sync>;
 
 impl Registry {
-    /// Pushes a bundle under `tag` and what refers to it. Blobs that are there are not sent; the manifest comes after its
-    /// blobs, so that a push that broke off has left nothing that is not whole. `tell` is told how far it is.
+    /// Pushes a bundle under `tag` and what refers to it. Blobs that the registry has are not sent, unless they are damaged;
+    /// `read_back` says which are hashed to find that out. The manifest comes after its blobs, so that a push that broke off
+    /// has left nothing that is not whole. `tell` is told how far it is.
     ///
     /// # Errors
-    /// The registry cannot be reached or refuses, or the bundle cannot be read.
+    /// The registry cannot be reached or refuses, keeps a damaged blob, or the bundle cannot be read.
     pub async fn push(
         &self,
         bundle: &Bundle,
         tag: &str,
+        read_back: ReadBack,
         tell: impl Fn(Step) + Send + Sync + 'static,
     ) -> Result<Pushed, RegistryError> {
         let tell: Tell = Arc::new(tell);
-        let manifest = bundle.manifest();
         let mut referrers = Vec::new();
         for descriptor in bundle.referrers() {
             referrers.push((descriptor, bundle.referrer(descriptor)?));
         }
+        let manifest = bundle.manifest();
         let beside =
             referrers.iter().flat_map(|(_, referrer)| std::iter::once(&referrer.config).chain(&referrer.layers));
         let mut seen = BTreeSet::new();
@@ -92,108 +81,82 @@ impl Registry {
             .chain(&manifest.layers)
             .chain(beside)
             .filter(|blob| seen.insert(blob.digest))
-            .map(|blob| Source { blob: blob.clone(), path: bundle.blob(&blob.digest) })
+            .map(|blob| Source { blob: blob.clone(), path: bundle.blob(&blob.digest), damaged: false })
             .collect();
-        let mut missing = Vec::new();
-        for source in &all {
-            if !self.has(&source.blob.digest).await? {
-                missing.push(source);
-            }
+        let (blobs, bytes) = (all.len(), sum(&all));
+        let (needed, mut checked) = self.needed(all, read_back, &tell).await?;
+        tell(Step::Begin(sum(&needed)));
+        let mut pace = Pace::default();
+        for source in &needed {
+            self.upload(source, &mut pace, &tell).await?;
         }
-        let sum = |blobs: &mut dyn Iterator<Item = &Source>| {
-            blobs.fold(0_u64, |sum, source| sum.saturating_add(source.blob.size))
-        };
-        let (bytes, sent) = (sum(&mut all.iter()), sum(&mut missing.iter().copied()));
-        tell(Step::Begin(sent));
-        for source in &missing {
-            self.retry().run(|| self.upload(source, &tell)).await?;
-        }
+        checked += self.arrived(&needed, read_back, &tell).await?;
         let digest = *bundle.digest();
         self.put_manifest(&Version::Tag(tag.to_owned()), bundle.manifest_bytes()?, MEDIA_MANIFEST, digest).await?;
         for (descriptor, referrer) in &referrers {
             let bytes = bundle.referrer_file(descriptor)?;
             self.attach(descriptor, referrer, bytes).await?;
         }
-        let (blobs, sent_blobs, referrers) = (all.len(), missing.len(), referrers.len());
-        Ok(Pushed { digest, bytes, sent, blobs, sent_blobs, referrers })
+        let replaced = needed.iter().filter(|source| source.damaged).count();
+        let (sent, sent_blobs, referrers) = (sum(&needed), needed.len(), referrers.len());
+        Ok(Pushed { digest, bytes, sent, blobs, sent_blobs, replaced, checked, referrers })
     }
 
-    /// Whether the registry has a blob.
-    async fn has(&self, digest: &Digest) -> Result<bool, RegistryError> {
-        Retry::BRIEF
-            .run(|| async {
-                let what = format!("blob {digest}");
-                let url = self.url(&format!("blobs/{digest}")).await?;
-                let response = self.send(Right::Push, &what, &url, || self.client().head(url.clone())).await?;
-                let response = self.expect(&what, response, &[StatusCode::OK, StatusCode::NOT_FOUND]).await?;
-                Ok(response.status() == StatusCode::OK)
-            })
-            .await
-    }
-
-    /// Sends a blob: an upload is begun with POST and completed with one PUT, as the specification's "POST then PUT".
-    async fn upload(&self, source: &Source, tell: &Tell) -> Result<(), RegistryError> {
-        let what = format!("blob {}", source.blob.digest);
-        let url = self.url("blobs/uploads/").await?;
-        let begun = self.send(Right::Push, &what, &url, || self.client().post(url.clone()).header(CONTENT_LENGTH, 0));
-        let begun = self.expect(&what, begun.await?, &[StatusCode::ACCEPTED]).await?;
-        let location = begun.headers().get(LOCATION).and_then(|location| location.to_str().ok());
-        let mut url = match location {
-            Some(location) => self.given(location).await?,
-            None => return Err(self.wrong(&what, "it tells no address to send it to".to_owned())),
-        };
-        url.query_pairs_mut().append_pair("digest", &source.blob.digest.to_string());
-
-        let file = File::open(&source.path).map_err(|error| read_error(source, error))?;
-        let sent = Arc::new(AtomicU64::new(0));
-        let (pieces, body) = mpsc::channel(UNSENT);
-        let reading = spawn_blocking({
-            let (sent, tell, size) = (Arc::clone(&sent), Arc::clone(tell), source.blob.size);
-            move || read(file, size, &pieces, &sent, &tell)
-        });
-        let request = self.client().put(url.clone()).header(CONTENT_TYPE, "application/octet-stream");
-        let request = request.header(CONTENT_LENGTH, source.blob.size);
-        let request = self.signed(&url, request).body(Body::wrap_stream(ReceiverStream::new(body)));
-        let answered = self.watched(&what, request.send(), &sent, source.blob.size).await;
-        let result = match answered {
-            Ok(response) => self.expect(&what, response, &[StatusCode::CREATED]).await.map(drop),
-            Err(error) => Err(error),
-        };
-        // A file that cannot be read is the reason for what the registry then says.
-        let read = reading.await.unwrap_or_else(|_| Err(io::Error::other("the reader panicked")));
-        let result = read.map_err(|error| read_error(source, error)).and(result);
-        if result.is_err() {
-            tell(Step::Again(sent.load(Ordering::Relaxed)));
-        }
-        result
-    }
-
-    /// The answer to an upload, if it does not stand still.
-    async fn watched(
+    /// The blobs that must be sent: the registry lacks them, or has them damaged. Also the bytes that were read back.
+    async fn needed(
         &self,
-        what: &str,
-        sending: impl Future<Output = Result<Response, reqwest::Error>>,
-        sent: &AtomicU64,
-        size: u64,
-    ) -> Result<Response, RegistryError> {
-        let mut sending = std::pin::pin!(sending);
-        let (mut before, mut still) = (0, 0);
-        loop {
-            tokio::select! {
-                answer = &mut sending => return answer.map_err(|error| self.failed(what, error)),
-                () = tokio::time::sleep(STANDSTILL) => {
-                    let now = sent.load(Ordering::Relaxed);
-                    still = if now > before { 0 } else { still + 1 };
-                    before = now;
-                    if still >= (if now == size { HASHING } else { 1 }) {
-                        return Err(self.silent(what));
-                    }
-                }
+        all: Vec<Source>,
+        read_back: ReadBack,
+        tell: &Tell,
+    ) -> Result<(Vec<Source>, u64), RegistryError> {
+        let (mut needed, mut there) = (Vec::new(), Vec::new());
+        for mut source in all {
+            let held = self.held(&source.blob).await?;
+            source.damaged = held == Held::Damaged;
+            if held == Held::Whole { &mut there } else { &mut needed }.push(source);
+        }
+        if read_back == ReadBack::Nothing {
+            return Ok((needed, 0));
+        }
+        let bytes = sum(&there);
+        tell(Step::Check(bytes));
+        for mut source in there {
+            if !self.is_whole(&source.blob, tell).await? {
+                source.damaged = true;
+                needed.push(source);
             }
         }
+        Ok((needed, bytes))
     }
 
-    /// Puts a manifest, byte for byte; the answer to it.
+    /// Looks whether what was sent is there: a registry may keep a damaged blob and drop the good one that was sent in its
+    /// place. Gives the bytes that were read back.
+    async fn arrived(&self, sent: &[Source], read_back: ReadBack, tell: &Tell) -> Result<u64, RegistryError> {
+        let reads = |source: &&Source| match read_back {
+            ReadBack::Nothing => false,
+            ReadBack::Present => source.damaged,
+            ReadBack::All => true,
+        };
+        let bytes = sent.iter().filter(reads).fold(0_u64, |sum, source| sum.saturating_add(source.blob.size));
+        if bytes > 0 {
+            tell(Step::Check(bytes));
+        }
+        let mut damaged = Vec::new();
+        for source in sent {
+            let said = self.held(&source.blob).await? == Held::Whole;
+            if !said || (reads(&source) && !self.is_whole(&source.blob, tell).await?) {
+                damaged.push(source.blob.digest);
+            }
+        }
+        if damaged.is_empty() { Ok(bytes) } else { Err(self.kept(damaged)) }
+    }
+
+    /// The registry keeps damaged bytes under these digests.
+    fn kept(&self, digests: Vec<Digest>) -> RegistryError {
+        RegistryError::KeepsDamaged { repository: self.repository().clone(), digests }
+    }
+
+    /// Puts a manifest, byte for byte, and reads it back; the answer to it.
     pub(crate) async fn put_manifest(
         &self,
         version: &Version,
@@ -203,42 +166,28 @@ impl Registry {
     ) -> Result<Response, RegistryError> {
         let what = format!("manifest {version}");
         let bytes = Bytes::from(bytes);
-        Retry::BRIEF
+        let put = Retry::BRIEF
             .run(|| async {
                 let url = self.url(&format!("manifests/{version}")).await?;
                 let put = || self.client().put(url.clone()).header(CONTENT_TYPE, media_type).body(bytes.clone());
                 let response = self.send(Right::Push, &what, &url, put).await?;
                 let response = self.expect(&what, response, &[StatusCode::CREATED]).await?;
-                let told = response.headers().get("docker-content-digest").and_then(|told| told.to_str().ok());
+                let told = response.headers().get(CONTENT_DIGEST).and_then(|told| told.to_str().ok());
                 match told.and_then(|told| told.parse::<Digest>().ok()) {
                     Some(told) if told != digest => Err(self.wrong(&what, format!("it keeps {told}, not {digest}"))),
                     _ => Ok(response),
                 }
             })
-            .await
-    }
-}
-
-fn read_error(source: &Source, error: io::Error) -> RegistryError {
-    RegistryError::Read { path: source.path.clone(), source: error }
-}
-
-/// Reads a file into pieces until all is read, or nobody takes them.
-fn read(
-    file: File,
-    size: u64,
-    pieces: &mpsc::Sender<io::Result<Bytes>>,
-    sent: &AtomicU64,
-    tell: &Tell,
-) -> io::Result<()> {
-    let mut file = file.take(size);
-    loop {
-        let mut piece = Vec::with_capacity(PIECE);
-        let count = io::Read::by_ref(&mut file).take(PIECE as u64).read_to_end(&mut piece)?;
-        if count == 0 || pieces.blocking_send(Ok(Bytes::from(piece))).is_err() {
-            return Ok(());
+            .await?;
+        // As with blobs, a damaged one may be kept.
+        match self.manifest(&Version::Digest(digest)).await {
+            Ok(_) => Ok(put),
+            Err(RegistryError::WrongBytes { .. } | RegistryError::NotFound { .. }) => Err(self.kept(vec![digest])),
+            Err(error) => Err(error),
         }
-        sent.fetch_add(count as u64, Ordering::Relaxed);
-        tell(Step::Sent(count as u64));
     }
+}
+
+fn sum(sources: &[Source]) -> u64 {
+    sources.iter().fold(0, |sum, source| sum.saturating_add(source.blob.size))
 }

@@ -3,11 +3,12 @@
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::{Finding, Patient, Verdict};
+use crate::trust;
 
 const CHECK: &str = "clock";
 
-/// 2026-01-01: a clock that stands before is one that was never set.
-const EARLIEST: Duration = Duration::from_secs(1_767_225_600);
+/// A clock that stands before is one that was never set.
+const EARLIEST: Duration = Duration::from_secs(trust::EARLIEST);
 /// What systemd-timesyncd leaves when it has set the clock.
 const SET: &str = "run/systemd/timesync/synchronized";
 /// It is there as soon as chrony runs, whether or not it could set the clock.

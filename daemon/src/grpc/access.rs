@@ -10,6 +10,8 @@ pub(super) enum Right {
     Use,
     /// To change what the node does, and to look into it.
     Operate,
+    /// The same, from this machine: for what could be done at its console as well.
+    OperateHere,
 }
 
 /// Whether whoever is at the other end may make a call that needs this right. Who may open the Unix socket is an operator, and
@@ -20,8 +22,10 @@ pub(super) enum Right {
 /// They may not.
 pub(super) fn check(peer: Option<&Peer>, right: Right) -> Result<(), CallError> {
     match (peer, right) {
-        (Some(Peer::Unix(_) | Peer::Certified { .. }), Right::Use | Right::Operate)
+        (Some(Peer::Unix(_)), _)
+        | (Some(Peer::Certified { .. }), Right::Use | Right::Operate)
         | (Some(Peer::Tcp(_)), Right::Use) => Ok(()),
+        (Some(Peer::Certified { .. } | Peer::Tcp(_)), Right::OperateHere) => Err(CallError::NotHere),
         (Some(Peer::Tcp(_)), Right::Operate) | (None, _) => Err(CallError::NotAllowed),
     }
 }
@@ -35,6 +39,10 @@ mod tests {
         let ip = std::net::IpAddr::from(std::net::Ipv4Addr::LOCALHOST);
         for operator in [Peer::Unix(Some(0)), Peer::Certified { ip, name: "x".into() }] {
             assert!([Right::Use, Right::Operate].iter().all(|right| check(Some(&operator), *right).is_ok()));
+        }
+        assert!(check(Some(&Peer::Unix(None)), Right::OperateHere).is_ok());
+        for elsewhere in [Peer::Certified { ip, name: "x".into() }, Peer::Tcp(ip)] {
+            assert!(matches!(check(Some(&elsewhere), Right::OperateHere), Err(CallError::NotHere)));
         }
         let loopback = Peer::Tcp(ip);
         assert!(check(Some(&loopback), Right::Use).is_ok());

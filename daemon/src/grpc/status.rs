@@ -77,6 +77,8 @@ pub(super) enum CallError {
     NotManaged,
     /// The caller may not do this.
     NotAllowed,
+    /// The caller may do this on the node's machine only.
+    NotHere,
     /// A field of an operator's request is wrong.
     Field {
         /// Which.
@@ -247,6 +249,11 @@ impl CallError {
                 Code::PermissionDenied,
                 reason::NOT_ALLOWED,
                 "only operators may do this: come over the node's Unix socket, or over TLS with a certificate".into(),
+            ),
+            Self::NotHere => (
+                Code::PermissionDenied,
+                reason::NOT_ALLOWED,
+                "this is allowed on the node's own machine only: run it there, over the node's Unix socket".into(),
             ),
             Self::Field { field, words } => {
                 (Code::InvalidArgument, reason::INVALID_REQUEST, format!("{field}: {words}"))

@@ -42,6 +42,7 @@ impl Service {
     async fn answer<T: Send + 'static>(
         &self,
         method: &'static str,
+        right: Right,
         request: Request<T>,
         work: impl FnOnce(&Trust, T, &str) -> Result<(), TrustError> + Send + 'static,
     ) -> Result<Response<v1::TrustState>, Status> {
@@ -49,7 +50,7 @@ impl Service {
         let extensions = request.extensions();
         let who = peer::client(extensions).0.to_string();
         let open = self.node.call();
-        let trust = access::check(extensions.get::<Peer>(), Right::Operate)
+        let trust = access::check(extensions.get::<Peer>(), right)
             .and_then(|()| call::unless_stopping(&self.node))
             .and_then(|()| self.trust.clone().ok_or(CallError::NotManaged))
             .map_err(|error| error.status(id))?;
@@ -75,11 +76,11 @@ impl Service {
 #[tonic::async_trait]
 impl Api for Service {
     async fn install(&self, request: Request<v1::InstallTrustRequest>) -> Result<Response<v1::TrustState>, Status> {
-        self.answer("Install", request, |trust, message, who| trust.install(&message.root, who)).await
+        self.answer("Install", Right::Operate, request, |trust, message, who| trust.install(&message.root, who)).await
     }
 
     async fn update(&self, request: Request<v1::UpdateTrustRequest>) -> Result<Response<v1::TrustState>, Status> {
-        self.answer("Update", request, |trust, message, who| {
+        self.answer("Update", Right::Operate, request, |trust, message, who| {
             let files = message.files.into_iter().map(|file| (file.name, file.content)).collect();
             trust.update(Files::new(files), who)
         })
@@ -87,7 +88,11 @@ impl Api for Service {
     }
 
     async fn get(&self, request: Request<v1::GetTrustRequest>) -> Result<Response<v1::TrustState>, Status> {
-        self.answer("Get", request, |_, _, _| Ok(())).await
+        self.answer("Get", Right::Operate, request, |_, _, _| Ok(())).await
+    }
+
+    async fn reset_clock(&self, request: Request<v1::ResetClockRequest>) -> Result<Response<v1::TrustState>, Status> {
+        self.answer("ResetClock", Right::OperateHere, request, |trust, _, who| trust.reset_clock(who)).await
     }
 }
 
@@ -125,7 +130,9 @@ pub(super) fn describe(error: &TrustError) -> (Code, &'static str) {
         TrustError::Installed { .. } => (Code::AlreadyExists, reason::TRUST_INSTALLED),
         TrustError::NotSigned { .. } => (Code::FailedPrecondition, reason::NOT_SIGNED),
         TrustError::Expired { .. } => (Code::FailedPrecondition, reason::TRUST_EXPIRED),
-        TrustError::ClockBehind { .. } => (Code::FailedPrecondition, reason::CLOCK_BEHIND),
+        TrustError::ClockBehind { .. } | TrustError::ClockNotSet { .. } => {
+            (Code::FailedPrecondition, reason::CLOCK_BEHIND)
+        }
         TrustError::RolledBack(_) => (Code::FailedPrecondition, reason::TRUST_ROLLED_BACK),
         TrustError::Mixed(_) => (Code::InvalidArgument, reason::TRUST_MIXED),
         TrustError::TooLarge { .. } => (Code::InvalidArgument, reason::TRUST_TOO_LARGE),

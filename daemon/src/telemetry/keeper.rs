@@ -241,7 +241,7 @@ impl Keeper {
 
     async fn compact(&self) {
         let history = Arc::clone(self.telemetry.history());
-        if let Ok(Err(error)) = spawn_blocking(move || history.compact(SystemTime::now())).await {
+        if let Ok(Err(error)) = spawn_blocking(move || history.compact()).await {
             warn!(%error, "old records of the history cannot be put together");
         }
     }

@@ -40,12 +40,24 @@ pub enum TrustError {
         expired: Option<DateTime<Utc>>,
     },
     /// Nobody can say whether metadata have expired.
-    #[error("this node's clock says {}, and {} was reached before: set the clock", shown(.now), shown(.known))]
+    #[error(
+        "this node's clock says {}, and {} was reached before: set the clock; if it is right and was ahead before, run \
+         `agent-cli trust reset-clock` on this node",
+        shown(.now), shown(.known)
+    )]
     ClockBehind {
         /// What the clock says.
         now: DateTime<Utc>,
         /// The latest time that is known to have been reached.
         known: DateTime<Utc>,
+    },
+    /// The clock was never set, so it says nothing of the time.
+    #[error("this node's clock says {}, before {}: set the clock first", shown(.now), shown(.earliest))]
+    ClockNotSet {
+        /// What the clock says.
+        now: DateTime<Utc>,
+        /// The earliest time that a clock which was set can say.
+        earliest: DateTime<Utc>,
     },
     /// Older metadata than those that are believed.
     #[error("the metadata are older than what this node has: {0}: send the newest")]
@@ -128,6 +140,6 @@ fn since(expired: &Option<DateTime<Utc>>) -> String {
     expired.as_ref().map_or_else(|| "have expired".to_owned(), |at| format!("expired on {}", shown(at)))
 }
 
-fn shown(time: &DateTime<Utc>) -> String {
+pub(super) fn shown(time: &DateTime<Utc>) -> String {
     time.to_rfc3339_opts(SecondsFormat::Secs, true)
 }

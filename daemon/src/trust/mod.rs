@@ -12,8 +12,8 @@
 //!
 //! **The clock.** A gateway may wake with its clock in the past, and then cannot tell what has expired. The latest time at
 //! which all metadata were good is kept. Where the clock is behind it by more than a minute, updates and deployments are
-//! refused (`CLOCK_BEHIND`) until it is set; everything else goes on. That time never lies beyond an expiry, so a clock that
-//! was wrong once cannot shut the node for longer than its metadata were valid.
+//! refused (`CLOCK_BEHIND`) until it is set; everything else goes on. That time never lies beyond an expiry. Where the clock
+//! was ahead once, an operator of the device has the present time taken instead ([`Trust::reset_clock`]).
 
 mod error;
 mod files;
@@ -42,6 +42,8 @@ use crate::store::{Store, StoreError, disk};
 
 /// Who the daemon itself is, in the audit.
 const SELF: &str = "recurved";
+/// 2026-01-01: a clock that says an earlier time was never set. In seconds since 1970.
+pub const EARLIEST: u64 = 1_767_225_600;
 /// Clocks are set back by as much while they are kept in step.
 const SLACK: TimeDelta = TimeDelta::minutes(1);
 
@@ -209,6 +211,32 @@ impl Trust {
         }
     }
 
+    /// Takes the present time for the latest one that was reached, where the clock is behind that: the clock was ahead once. The
+    /// caller must be an operator on this machine, who could set its clock as well. Blocks.
+    ///
+    /// # Errors
+    /// There is no root, the clock was never set, or this cannot be kept.
+    pub fn reset_clock(&self, who: &str) -> Result<(), TrustError> {
+        self.reset_clock_at(Utc::now(), who)
+    }
+
+    fn reset_clock_at(&self, now: DateTime<Utc>, who: &str) -> Result<(), TrustError> {
+        let mut trusted = self.lock();
+        let known = trusted.as_ref().ok_or(TrustError::NoRoot)?.stored.known_time;
+        let Some(known) = known.filter(|known| *known > now) else { return Ok(()) };
+        let earliest = DateTime::from_timestamp(EARLIEST.cast_signed(), 0).unwrap_or_default();
+        let reset = if now < earliest {
+            Err(TrustError::ClockNotSet { now, earliest })
+        } else {
+            self.keep_time(&mut trusted, now).map_err(TrustError::from)
+        };
+        let what = format!("reset the latest known time {} to {}", error::shown(&known), error::shown(&now));
+        self.audited(&what, who, &reset)?;
+        reset?;
+        warn!(by = who, from = %known, to = %now, "the latest known time was reset: what expired between them counts as good");
+        Ok(())
+    }
+
     /// Keeps the time every hour, as long as the handle lives: a node may run for months between two deployments, and then
     /// wake in the past. Needs a tokio runtime.
     pub fn follow_clock(self: &Arc<Self>) -> AbortOnDropHandle<()> {
@@ -247,9 +275,16 @@ impl Trust {
 
     /// Keeps the time, if it is a later one.
     fn reach(&self, trusted: &mut Option<Trusted>, reached: DateTime<Utc>) -> Result<(), TrustError> {
-        if let Some(old) = trusted.as_ref().filter(|old| old.stored.known_time < Some(reached)) {
+        match trusted.as_ref().filter(|old| old.stored.known_time < Some(reached)) {
+            Some(_) => Ok(self.keep_time(trusted, reached)?),
+            None => Ok(()),
+        }
+    }
+
+    fn keep_time(&self, trusted: &mut Option<Trusted>, time: DateTime<Utc>) -> Result<(), StoreError> {
+        if let Some(old) = trusted.as_ref() {
             let mut new = old.clone();
-            new.stored.known_time = Some(reached);
+            new.stored.known_time = Some(time);
             new.write(&self.folder)?;
             *trusted = Some(new);
         }

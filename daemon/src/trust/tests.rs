@@ -208,3 +208,25 @@ fn is_closed(trust: &Trust) {
         assert!(matches!(error, Err(TrustError::Damaged { .. })), "{error:?}");
     }
 }
+
+#[test]
+fn a_clock_that_was_ahead_is_forgiven_by_an_operator_of_the_machine() {
+    let node = Node::new();
+    let trust = node.trusting(&trusted(LATER, Some(NOW)));
+    // A deployment while the clock is 20 days ahead.
+    trust.check_at(bundle(), 8, "x", Some(time("2026-06-21T12:00:00Z"))).unwrap();
+    let refused = trust.check_at(bundle(), 8, "x", Some(time(NOW))).unwrap_err();
+    assert!(refused.to_string().contains("agent-cli trust reset-clock"), "{refused}");
+    let unset = trust.reset_clock_at(time("1970-01-01T00:05:00Z"), "user 0");
+    assert!(matches!(unset, Err(TrustError::ClockNotSet { .. })), "{unset:?}");
+    trust.reset_clock_at(time(NOW), "user 0").unwrap();
+    trust.check_at(bundle(), 8, "x", Some(time(NOW))).unwrap();
+    // It is kept, and only ever goes back to a clock that is behind.
+    drop(trust);
+    let trust = node.open(None, false).unwrap();
+    trust.reset_clock_at(time("2026-06-05T00:00:00Z"), "user 0").unwrap();
+    assert_eq!(trust.state().known_time, Some(time(NOW)));
+    let audit = fs::read_dir(node.dir.path()).unwrap().map(|entry| entry.unwrap().path());
+    let audit: String = audit.filter_map(|path| fs::read_to_string(path).ok()).collect();
+    assert_eq!(audit.matches("reset the latest known time 2026-06-21T12:00:00Z").count(), 2, "{audit}");
+}

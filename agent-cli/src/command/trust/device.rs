@@ -48,6 +48,21 @@ pub(super) struct Get {
     format: Format,
 }
 
+/// Arguments of `agent-cli trust reset-clock`.
+#[derive(Debug, clap::Args)]
+#[command(
+    after_help = "A device keeps the latest time at which its metadata were good, and deploys nothing while its clock is behind that: metadata
+that have expired would seem good. A clock that was ahead once has moved that time into the future. Look at the device's clock
+first (`date`): what it says is taken for the latest time. Works over the device's Unix socket only, and is in its audit."
+)]
+pub(super) struct ResetClock {
+    #[command(flatten)]
+    on: On,
+    /// How to print
+    #[arg(long, value_enum, default_value_t = Format::Text)]
+    format: Format,
+}
+
 pub(super) async fn install(args: Install) -> Result<(), Failure> {
     let root = root(&args.from)?;
     let mut truster = Truster::connect(&args.on).await?;
@@ -77,16 +92,45 @@ pub(super) async fn get(args: Get) -> Result<(), Failure> {
     told(&state, args.format, &format!("{} {headline}", truster.target()))
 }
 
+pub(super) async fn reset_clock(args: ResetClock) -> Result<(), Failure> {
+    let mut truster = Truster::connect(&args.on).await?;
+    let before = truster.get().await?.known_time;
+    let state = truster.reset_clock().await?;
+    let shown = |time: &Option<prost_types::Timestamp>| time.as_ref().map(ToString::to_string).unwrap_or_default();
+    let headline = if before == state.known_time {
+        "has nothing to reset: its clock is not behind the latest time that it knows".to_owned()
+    } else {
+        format!("takes {} for the latest time, instead of {}", shown(&state.known_time), shown(&before))
+    };
+    told(&state, args.format, &format!("{} {headline}", truster.target()))
+}
+
 /// A root's bytes: a file's, or those of the latest one in a folder.
 fn root(from: &Path) -> Result<Vec<u8>, Failure> {
     if !from.is_dir() {
-        return std::fs::read(from).map_err(|error| Failure::Usage(format!("cannot read {}: {error}", from.display())));
+        let read = std::fs::read(from);
+        let bytes = read.map_err(|error| Failure::Usage(format!("cannot read {}: {error}", from.display())))?;
+        // A private key that is named by mistake stays here.
+        if !is_root(&bytes) {
+            return Err(Failure::Usage(format!(
+                "{} is no root metadata file: name the folder that `agent-cli trust init` made, or a file N.root.json in its \
+                 metadata",
+                from.display()
+            )));
+        }
+        return Ok(bytes);
     }
     let version = |name: &str| name.strip_suffix(".root.json").and_then(|version| version.parse::<u64>().ok());
     let files = trust::published(from).map_err(failure)?;
     let roots = files.into_iter().filter_map(|(name, bytes)| Some((version(&name)?, bytes)));
     let latest = roots.max_by_key(|(version, _)| *version);
     latest.map(|(_, bytes)| bytes).ok_or_else(|| Failure::Damaged(format!("{} holds no root", from.display())))
+}
+
+/// Whether these bytes call themselves root metadata. The device verifies them.
+fn is_root(bytes: &[u8]) -> bool {
+    let parsed = serde_json::from_slice::<serde_json::Value>(bytes);
+    parsed.is_ok_and(|document| document["signed"]["_type"] == "root")
 }
 
 fn told(state: &TrustState, format: Format, headline: &str) -> Result<(), Failure> {
@@ -110,7 +154,8 @@ fn told(state: &TrustState, format: Format, headline: &str) -> Result<(), Failur
     if told.clock_behind {
         let known = told.known_time.unwrap_or_default();
         text.push_str(&format!(
-            "\nits clock is behind: {known} was reached before; until it is set, nothing is deployed"
+            "\nits clock is behind: {known} was reached before; until it is set, nothing is deployed. If it is right and was \
+             ahead before, run `agent-cli trust reset-clock` on the device"
         ));
     }
     output::line(&text)

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use comfy_table::{Table, presets};
-use recurve_author::trust::{self, Changed, Repository, Role};
+use recurve_author::trust::{self, Changed, Repository, Role, RoleState};
 use recurve_bundle::{Bundle, BundleError, Digest};
 use serde::Serialize;
 
@@ -193,6 +193,11 @@ fn opened(dir: &Path) -> Result<Bundle, Failure> {
 fn told(repository: &Repository, place: &Place, changed: &Changed, headline: &str) -> Result<(), Failure> {
     let roles = repository.roles().map_err(failure)?;
     let bundles = repository.bundles();
+    for role in &roles {
+        if let Some(warning) = warning(role, &place.dir) {
+            output::aside(&warning);
+        }
+    }
     if place.format == Format::Json {
         return output::json(&Told {
             roles: roles
@@ -238,6 +243,21 @@ fn told(repository: &Repository, place: &Place, changed: &Changed, headline: &st
         ));
     }
     output::line(&text)
+}
+
+/// What is to be said about the time at which metadata expire.
+fn warning(role: &RoleState, dir: &Path) -> Option<String> {
+    let when = match (role.expired, role.soon) {
+        (true, _) => format!("expired on {}, and devices refuse everything signed under them", role.expires),
+        (false, true) => format!("expire on {}", role.expires),
+        (false, false) => return None,
+    };
+    let option = match role.role {
+        Role::Root | Role::Targets => format!(" --role {}", role.role),
+        Role::Snapshot | Role::Timestamp => String::new(),
+    };
+    let dir = dir.display();
+    Some(format!("warning: the {} metadata {when}: `agent-cli trust refresh --dir {dir}{option}`", role.role))
 }
 
 /// The JSON output.

@@ -1,10 +1,11 @@
 //! What cannot be signed, and why.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use recurve_bundle::{BundleError, Digest};
 
 use super::Role;
+use super::metadata::TIMESTAMP;
 use crate::pack::PackError;
 
 /// Why a repository of signatures was not changed. Whatever the reason, it is as it was.
@@ -17,7 +18,7 @@ pub enum TrustError {
         dir: PathBuf,
     },
     /// There is no repository.
-    #[error("{}: holds no signatures: make them with `agent-cli trust init`", dir.display())]
+    #[error("{}: holds no signatures: {}", dir.display(), instead(dir))]
     Missing {
         /// The folder.
         dir: PathBuf,
@@ -93,6 +94,20 @@ pub enum TrustError {
         /// Its digest.
         digest: Digest,
     },
+    /// Metadata that this change leaves as they are have expired, so no device would take the rest.
+    #[error(
+        "the {role} metadata expired on {expired}, and devices refuse everything signed under them: sign them again first with \
+         `agent-cli trust refresh --dir {} --role {role}`; nothing was changed",
+        dir.display()
+    )]
+    Expired {
+        /// Whose.
+        role: Role,
+        /// When, as RFC 3339.
+        expired: String,
+        /// The folder.
+        dir: PathBuf,
+    },
     /// A validity that no calendar has.
     #[error("{role} metadata cannot be valid that long: the year would have more than four digits")]
     Validity {
@@ -111,5 +126,19 @@ pub enum TrustError {
 }
 
 fn shown(folders: &[PathBuf]) -> String {
-    folders.iter().map(|folder| folder.display().to_string()).collect::<Vec<_>>().join(", ")
+    let folder = |folder: &PathBuf| {
+        let there = if folder.is_dir() { "" } else { " (which is no folder)" };
+        format!("{}{there}", folder.display())
+    };
+    folders.iter().map(folder).collect::<Vec<_>>().join(", ")
+}
+
+/// What to do about a folder without signatures.
+fn instead(dir: &Path) -> String {
+    match dir.parent().filter(|_| dir.join(TIMESTAMP).is_file()) {
+        Some(around) if around.as_os_str().is_empty() => "it is a metadata folder: name the one around it".to_owned(),
+        Some(around) => format!("it is the metadata folder of {}: name that", around.display()),
+        None if dir.is_file() => "it is a file: name the folder that `agent-cli trust init` made".to_owned(),
+        None => "make them with `agent-cli trust init`".to_owned(),
+    }
 }

@@ -36,7 +36,7 @@ pub fn published(dir: &Path) -> Result<Files, TrustError> {
     let folder = dir.join(METADATA);
     let entries = match fs::read_dir(&folder) {
         Ok(entries) => entries,
-        Err(error) if error.kind() == ErrorKind::NotFound => {
+        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
             return Err(TrustError::Missing { dir: dir.to_owned() });
         }
         Err(error) => return Err(PackError::io("read", &folder)(error).into()),

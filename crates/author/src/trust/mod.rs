@@ -6,6 +6,7 @@
 
 mod attach;
 mod error;
+mod expiry;
 mod folder;
 mod keys;
 mod metadata;

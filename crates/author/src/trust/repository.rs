@@ -7,13 +7,14 @@ use std::num::NonZeroU64;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use jiff::{SignedDuration, Timestamp as Time};
+use jiff::Timestamp as Time;
 use recurve_bundle::{Bundle, Digest};
 use serde_json::Value;
 use tough::TargetName;
 use tough::schema::key::Key;
 use tough::schema::{RoleKeys, Root, Snapshot, Target, Targets, Timestamp};
 
+use super::expiry::{above, expiry, is_soon, refuse_expired};
 use super::folder;
 use super::keys::{self, Keys, SigningKey};
 use super::metadata::{self, Files, SPEC_VERSION, TIMESTAMP, Written, digest, next, role_keys};
@@ -68,6 +69,8 @@ pub struct RoleState {
     pub expires: String,
     /// Whether they have.
     pub expired: bool,
+    /// Whether they will soon: within 30 days, or a third of the time that they are valid.
+    pub soon: bool,
     /// Signatures that it needs.
     pub threshold: u64,
     /// Its keys.
@@ -193,8 +196,9 @@ impl Repository {
     /// Signs a bundle: from now on it is one that devices may serve.
     ///
     /// # Errors
-    /// A key is not there, or a file cannot be read or written.
+    /// The root has expired, a key is not there, or a file cannot be read or written.
     pub fn sign(&mut self, bundle: &Bundle) -> Result<(), TrustError> {
+        self.unexpired(&above(&[Role::Targets]))?;
         let manifest = bundle.manifest_bytes()?;
         let target = Target {
             length: manifest.len() as u64,
@@ -209,8 +213,9 @@ impl Repository {
     /// Takes a bundle back: devices that hear of it serve it no longer when it is deployed to them.
     ///
     /// # Errors
-    /// It is not signed, a key is not there, or a file cannot be written.
+    /// It is not signed, the root has expired, a key is not there, or a file cannot be written.
     pub fn revoke(&mut self, bundle: &Digest) -> Result<(), TrustError> {
+        self.unexpired(&above(&[Role::Targets]))?;
         let removed = self.targets.role.remove_target(&target_name(bundle)?);
         removed.ok_or(TrustError::NotSigned { digest: *bundle })?;
         self.again(Role::Targets)
@@ -219,8 +224,9 @@ impl Repository {
     /// Signs metadata again, with a new time of expiry, and those that depend on them.
     ///
     /// # Errors
-    /// A key is not there, or a file cannot be written.
+    /// Metadata above them have expired and would stay so, a key is not there, or a file cannot be written.
     pub fn refresh(&mut self, roles: &[Role]) -> Result<(), TrustError> {
+        self.unexpired(&above(roles))?;
         if roles.contains(&Role::Root) {
             let root = self.root.clone();
             self.sign_root(root)?;
@@ -295,24 +301,41 @@ impl Repository {
         let private = self.keys.private()?;
         let now = Time::now();
         let versions = [
-            (Role::Root, self.root.version, self.root.expires),
-            (Role::Targets, self.targets.role.version, self.targets.role.expires),
-            (Role::Snapshot, self.snapshot.role.version, self.snapshot.role.expires),
-            (Role::Timestamp, self.timestamp.role.version, self.timestamp.role.expires),
+            (Role::Root, self.root.version),
+            (Role::Targets, self.targets.role.version),
+            (Role::Snapshot, self.snapshot.role.version),
+            (Role::Timestamp, self.timestamp.role.version),
         ];
-        let state = |(role, version, expires): (Role, NonZeroU64, Time)| {
+        let state = |(role, version): (Role, NonZeroU64)| {
+            let expires = self.expires(role);
             let keys = role_keys(&self.root, role)?;
             let known = |id: &[u8]| private.iter().any(|key| key.id == id);
             Ok(RoleState {
                 role,
                 version: version.get(),
                 expires: expires.to_string(),
-                expired: expires < now,
+                expired: expires <= now,
+                soon: is_soon(role, expires, &self.validity),
                 threshold: keys.threshold.get(),
                 keys: keys.keyids.iter().map(|id| KeyState { id: keys::short(id), here: known(id) }).collect(),
             })
         };
         versions.into_iter().map(state).collect()
+    }
+
+    /// Refuses a change that leaves the metadata of one of these roles expired.
+    fn unexpired(&self, kept: &[Role]) -> Result<(), TrustError> {
+        let kept: Vec<_> = kept.iter().map(|role| (*role, self.expires(*role))).collect();
+        refuse_expired(&kept, &self.dir)
+    }
+
+    fn expires(&self, role: Role) -> Time {
+        match role {
+            Role::Root => self.root.expires,
+            Role::Targets => self.targets.role.expires,
+            Role::Snapshot => self.snapshot.role.expires,
+            Role::Timestamp => self.timestamp.role.expires,
+        }
     }
 
     /// The bundles that are signed, with their models' names.
@@ -387,14 +410,6 @@ impl Repository {
 
 fn keys_of(dir: &Path, folders: Vec<PathBuf>) -> Keys {
     Keys::new(if folders.is_empty() { vec![dir.join(KEYS)] } else { folders })
-}
-
-fn expiry(role: Role, validity: &BTreeMap<Role, Duration>) -> Result<Time, TrustError> {
-    let time = validity.get(&role).copied().unwrap_or_else(|| role.validity());
-    let time = SignedDuration::try_from(time).map_err(|_| TrustError::Validity { role })?;
-    let expires = Time::now().checked_add(time).map_err(|_| TrustError::Validity { role })?;
-    // Whole seconds, as the specification writes them.
-    Time::from_second(expires.as_second()).map_err(|_| TrustError::Validity { role })
 }
 
 fn insert_key(root: &mut Root, role: Role, key: Key, path: &Path) -> Result<(), TrustError> {

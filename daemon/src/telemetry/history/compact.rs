@@ -1,15 +1,20 @@
 //! What is old becomes smaller and goes.
+//!
+//! A record's age is the time that the device recorded after it: the lengths of the samples that follow, which a clock measured
+//! that nobody sets. The wall clock of a gateway may be wrong by years for one start, and must not cost a record.
 
 use recurve_proto::v1::Sample;
 use recurve_proto::v1::telemetry_record::Content;
 use recurve_telemetry::{packed, rollup};
-use rusqlite::{Connection, params};
+use rusqlite::{Connection, OptionalExtension as _, params};
 
-use super::{HOUR, HistoryError, MINUTE};
+use super::{HOUR, HistoryError, MINUTE, length_of};
 
 const HOUR_MS: i64 = 60 * 60 * 1000;
 /// Bytes of the write-ahead log, which count too.
 const LOG: u64 = 2 << 20;
+/// Records that are placed at once.
+const PLACED: i64 = 512;
 
 /// Removes the oldest records until the database has at most so many bytes.
 pub(super) fn keep_within(database: &Connection, bytes: u64) -> Result<(), HistoryError> {
@@ -33,23 +38,62 @@ pub(super) fn keep_within(database: &Connection, bytes: u64) -> Result<(), Histo
     Ok(())
 }
 
-/// Removes what ended before this time.
-pub(super) fn remove_before(database: &Connection, time: i64) -> Result<(), HistoryError> {
-    database.prepare_cached("DELETE FROM record WHERE ends < ?1")?.execute([time])?;
+/// Places records that an older version wrote in the recorded time; whether there may be more of them.
+pub(super) fn place(database: &mut Connection) -> Result<bool, HistoryError> {
+    let transaction = database.transaction()?;
+    let placed = {
+        let mut statement = transaction.prepare_cached(
+            "SELECT sequence, packed FROM record WHERE kind IN (1, 2, 3) AND recorded IS NULL ORDER BY sequence LIMIT ?1",
+        )?;
+        let rows = statement.query_map([PLACED], |row| Ok((row.get(0)?, row.get(1)?)))?;
+        let rows: Vec<(i64, Vec<u8>)> = rows.collect::<Result<_, _>>()?;
+        let Some((first, _)) = rows.first() else { return Ok(false) };
+        let before: Option<Option<i64>> = transaction
+            .prepare_cached("SELECT recorded FROM record WHERE sequence < ?1 ORDER BY sequence DESC LIMIT 1")?
+            .query_row([first], |row| row.get(0))
+            .optional()?;
+        let mut recorded = before.flatten().unwrap_or(0);
+        for (sequence, packed) in &rows {
+            // One that cannot be read stands for no time.
+            recorded += packed::unpack(packed).as_ref().map_or(0, length_of);
+            transaction
+                .prepare_cached("UPDATE record SET recorded = ?2 WHERE sequence = ?1")?
+                .execute([*sequence, recorded])?;
+        }
+        rows.len()
+    };
+    transaction.commit()?;
+    Ok(i64::try_from(placed).is_ok_and(|placed| placed == PLACED))
+}
+
+/// The time that the device has recorded in all, in milliseconds; none where there is no record.
+pub(super) fn recorded(database: &Connection) -> Result<Option<i64>, HistoryError> {
+    let newest = database
+        .prepare_cached("SELECT recorded FROM record ORDER BY sequence DESC LIMIT 1")?
+        .query_row([], |row| row.get(0))
+        .optional()?;
+    Ok(newest.flatten())
+}
+
+/// Removes records that ended before this much time was recorded.
+pub(super) fn remove_before(database: &Connection, recorded: i64) -> Result<(), HistoryError> {
+    database.prepare_cached("DELETE FROM record WHERE kind IN (1, 2, 3) AND recorded < ?1")?.execute([recorded])?;
     Ok(())
 }
 
-/// Puts the minutes of an hour that ended before this time together to one record; whether there was one. Only minutes that
-/// follow one another: where the clock was set back, others of the same hour may stand behind those of the next.
-pub(super) fn merge_an_hour(database: &mut Connection, time: i64) -> Result<bool, HistoryError> {
+/// Puts the minutes of an hour, all of which ended before this much time was recorded, together to one record; whether there
+/// was one. Only minutes that follow one another: where the clock was set back, others of the same hour may stand behind
+/// those of the next.
+pub(super) fn merge_an_hour(database: &mut Connection, recorded: i64) -> Result<bool, HistoryError> {
     let transaction = database.transaction()?;
-    // An hour that is not over yet may be the one that this time is in.
-    let before = time.div_euclid(HOUR_MS) * HOUR_MS;
     let oldest: Option<i64> = transaction
-        .prepare_cached("SELECT min(sequence) FROM record WHERE kind = ?1 AND ends <= ?2")?
-        .query_row([MINUTE, before], |row| row.get(0))?;
+        .prepare_cached("SELECT min(sequence) FROM record WHERE kind = ?1 AND recorded <= ?2")?
+        .query_row([MINUTE, recorded], |row| row.get(0))?;
     let Some(oldest) = oldest else { return Ok(false) };
     let minutes = minutes_of_an_hour(&transaction, oldest)?;
+    if minutes.last().is_none_or(|last| last.recorded > recorded) {
+        return Ok(false);
+    }
     let samples: Vec<Sample> = minutes
         .iter()
         .filter_map(|minute| match packed::unpack(&minute.packed) {
@@ -63,8 +107,10 @@ pub(super) fn merge_an_hour(database: &mut Connection, time: i64) -> Result<bool
     if let (Some(merged), Some(first), Some(last)) = (rollup::merge(&samples), minutes.first(), minutes.last()) {
         let packed = packed::pack(&Content::Sample(merged))?;
         transaction
-            .prepare_cached("INSERT INTO record (sequence, first, kind, ends, packed) VALUES (?1, ?2, ?3, ?4, ?5)")?
-            .execute(params![last.sequence, first.sequence, HOUR, last.ends, packed])?;
+            .prepare_cached(
+                "INSERT INTO record (sequence, first, kind, ends, recorded, packed) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+            )?
+            .execute(params![last.sequence, first.sequence, HOUR, last.ends, last.recorded, packed])?;
     }
     transaction.commit()?;
     Ok(true)
@@ -73,6 +119,7 @@ pub(super) fn merge_an_hour(database: &mut Connection, time: i64) -> Result<bool
 struct Minute {
     sequence: i64,
     ends: i64,
+    recorded: i64,
     packed: Vec<u8>,
 }
 
@@ -81,12 +128,13 @@ fn minutes_of_an_hour(database: &Connection, first: i64) -> Result<Vec<Minute>, 
     // A minute that ends with the hour belongs to it.
     let hour = |ends: i64| (ends - 1).div_euclid(HOUR_MS);
     let mut statement = database.prepare_cached(
-        "SELECT kind, sequence, ends, packed FROM record WHERE +kind IN (?1, ?2) AND sequence >= ?3 ORDER BY sequence",
+        "SELECT kind, sequence, ends, recorded, packed FROM record
+         WHERE +kind IN (?1, ?2) AND sequence >= ?3 ORDER BY sequence",
     )?;
     let mut rows = statement.query([MINUTE, HOUR, first])?;
     let mut minutes: Vec<Minute> = Vec::new();
     while let Some(row) = rows.next()? {
-        let minute = Minute { sequence: row.get(1)?, ends: row.get(2)?, packed: row.get(3)? };
+        let minute = Minute { sequence: row.get(1)?, ends: row.get(2)?, recorded: row.get(3)?, packed: row.get(4)? };
         let same = minutes.first().is_none_or(|first| hour(first.ends) == hour(minute.ends));
         if row.get::<_, i64>(0)? != MINUTE || !same {
             break;

@@ -82,13 +82,14 @@ fn prepare(database: Connection) -> Result<Open, HistoryError> {
                  first INTEGER,
                  kind INTEGER NOT NULL,
                  ends INTEGER NOT NULL,
-                 packed BLOB NOT NULL);
-             CREATE INDEX record_ends ON record (kind, ends);
+                 packed BLOB NOT NULL,
+                 recorded INTEGER);
+             CREATE INDEX record_recorded ON record (kind, recorded);
              PRAGMA user_version = {SCHEMA};
              COMMIT;",
             Uuid::now_v7()
         ))?,
-        SCHEMA => {}
+        SCHEMA => add_recorded(&database)?,
         found => return Err(HistoryError::Newer { found, known: SCHEMA }),
     }
     let (store, clean): (String, bool) =
@@ -99,6 +100,26 @@ fn prepare(database: Connection) -> Result<Open, HistoryError> {
     database.execute("UPDATE meta SET clean = 0", [])?;
     let store = store.parse().map_err(|_| damage())?;
     Ok(Open { store, database, homeless: false, failed: false, refused: false, file: None })
+}
+
+/// Adds the column that older versions did not have. They go on with a table that has it, and leave it empty: records whose
+/// place is not known get it when old ones are put together.
+fn add_recorded(database: &Connection) -> Result<(), HistoryError> {
+    let there: bool = database.query_row(
+        "SELECT EXISTS (SELECT 1 FROM pragma_table_info('record') WHERE name = 'recorded')",
+        [],
+        |row| row.get(0),
+    )?;
+    if !there {
+        database.execute_batch(
+            "BEGIN;
+             ALTER TABLE record ADD COLUMN recorded INTEGER;
+             DROP INDEX IF EXISTS record_ends;
+             CREATE INDEX record_recorded ON record (kind, recorded);
+             COMMIT;",
+        )?;
+    }
+    Ok(())
 }
 
 fn examine(database: &Connection) -> Result<(), HistoryError> {

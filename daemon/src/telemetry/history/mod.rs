@@ -21,9 +21,9 @@ use uuid::Uuid;
 pub struct Limits {
     /// Most bytes of disk.
     pub bytes: u64,
-    /// After so long, the minutes of an hour become one record.
+    /// After so much recorded time, the minutes of an hour become one record.
     pub minutes: Duration,
-    /// After so long, records are removed.
+    /// After so much recorded time, records are removed.
     pub hours: Duration,
 }
 
@@ -163,12 +163,13 @@ impl History {
             }
         };
         let packed = packed::pack(content)?;
+        let length = length_of(content);
         let mut open = self.lock();
-        let appended = match open.append(kind, ends, &packed) {
+        let appended = match open.append(kind, ends, length, &packed) {
             Ok(sequence) => Ok(sequence),
-            Err(error) => {
-                self.begin_anew_if_damaged(&mut open, error).and_then(|()| Ok(open.append(kind, ends, &packed)?))
-            }
+            Err(error) => self
+                .begin_anew_if_damaged(&mut open, error)
+                .and_then(|()| Ok(open.append(kind, ends, length, &packed)?)),
         };
         open.refused = appended.is_err();
         let sequence = appended.inspect_err(|_| open.failed = true)?;
@@ -265,11 +266,12 @@ impl History {
     ///
     /// # Errors
     /// The disk refuses.
-    pub fn compact(&self, now: SystemTime) -> Result<(), HistoryError> {
-        let now = millis(now);
-        let span = |span: Duration| i64::try_from(span.as_millis()).unwrap_or(i64::MAX);
-        compact::remove_before(&self.lock().database, now.saturating_sub(span(self.limits.hours)))?;
-        while compact::merge_an_hour(&mut self.lock().database, now.saturating_sub(span(self.limits.minutes)))? {}
+    pub fn compact(&self) -> Result<(), HistoryError> {
+        while compact::place(&mut self.lock().database)? {}
+        let Some(recorded) = compact::recorded(&self.lock().database)? else { return Ok(()) };
+        let before = |span: Duration| recorded.saturating_sub(i64::try_from(span.as_millis()).unwrap_or(i64::MAX));
+        compact::remove_before(&self.lock().database, before(self.limits.hours))?;
+        while compact::merge_an_hour(&mut self.lock().database, before(self.limits.minutes))? {}
         Ok(())
     }
 
@@ -293,11 +295,17 @@ type Row = (i64, Option<i64>, Vec<u8>);
 
 impl Open {
     /// Adds a row: committed, or not at all.
-    fn append(&mut self, kind: i64, ends: i64, packed: &[u8]) -> rusqlite::Result<i64> {
+    fn append(&mut self, kind: i64, ends: i64, length: i64, packed: &[u8]) -> rusqlite::Result<i64> {
         let transaction = self.database.transaction()?;
+        let before: Option<Option<i64>> = transaction
+            .prepare_cached("SELECT recorded FROM record ORDER BY sequence DESC LIMIT 1")?
+            .query_row([], |row| row.get(0))
+            .optional()?;
+        // Behind a record that has no place yet, this one gets its own when that one does.
+        let recorded = before.unwrap_or(Some(0)).map(|before| before.saturating_add(length));
         transaction
-            .prepare_cached("INSERT INTO record (kind, ends, packed) VALUES (?1, ?2, ?3)")?
-            .execute(params![kind, ends, packed])?;
+            .prepare_cached("INSERT INTO record (kind, ends, recorded, packed) VALUES (?1, ?2, ?3, ?4)")?
+            .execute(params![kind, ends, recorded, packed])?;
         let sequence = transaction.last_insert_rowid();
         transaction.commit()?;
         Ok(sequence)
@@ -322,8 +330,20 @@ fn millis(at: SystemTime) -> i64 {
 /// When a sample's interval ended, in milliseconds since 1970.
 fn end_of(sample: &Sample) -> i64 {
     let begin = sample.begin.map_or(0, |at| at.seconds * 1000 + i64::from(at.nanos) / 1_000_000);
-    let length = sample.length.map_or(0, |length| length.seconds * 1000 + i64::from(length.nanos) / 1_000_000);
-    begin.saturating_add(length)
+    begin.saturating_add(length_of_sample(sample))
+}
+
+fn length_of_sample(sample: &Sample) -> i64 {
+    let millis = |length: prost_types::Duration| length.seconds * 1000 + i64::from(length.nanos) / 1_000_000;
+    sample.length.map_or(0, millis).max(0)
+}
+
+/// The time that a record stands for, in milliseconds: none for an event.
+fn length_of(content: &Content) -> i64 {
+    match content {
+        Content::Sample(sample) => length_of_sample(sample),
+        Content::Event(_) => 0,
+    }
 }
 
 #[cfg(test)]

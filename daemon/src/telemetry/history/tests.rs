@@ -194,10 +194,16 @@ fn another_daemon_and_a_newer_one_are_told_apart() {
     assert!(matches!(newer, HistoryError::Newer { found: 9, .. }), "{newer}");
 }
 
+/// Minutes stay for half an hour of recorded time, and hours for so many minutes.
+fn short(dir: &TempDir, hours: u64) -> History {
+    let (minutes, hours) = (Duration::from_secs(30 * 60), Duration::from_secs(hours * 60));
+    History::open(Some(dir.path()), Limits { minutes, hours, ..limits() }).unwrap().history
+}
+
 #[test]
 fn old_minutes_become_hours_and_old_hours_go() {
     let dir = tempfile::tempdir().unwrap();
-    let history = open(&dir).history;
+    let history = short(&dir, 1000);
     let begin = 1000 * DAY;
     for n in 0..180 {
         history.append(&minute(begin + n * 60, 1.0)).unwrap();
@@ -205,9 +211,8 @@ fn old_minutes_become_hours_and_old_hours_go() {
             history.append(&event("hw.alarm", begin + n * 60)).unwrap();
         }
     }
-    // 14 days and 2 hours and a half later: two hours are old enough.
-    let now = UNIX_EPOCH + Duration::from_secs(begin + 14 * DAY + 9000);
-    history.compact(now).unwrap();
+    // Three hours are recorded: two of them are old enough, the last half of the third is not.
+    history.compact().unwrap();
     let found = all(&history);
     let hours: Vec<_> = found.iter().filter(|record| record.first < record.sequence).collect();
     assert_eq!(hours.iter().map(|hour| (hour.first, hour.sequence)).collect::<Vec<_>>(), [(1, 61), (62, 121)]);
@@ -217,23 +222,83 @@ fn old_minutes_become_hours_and_old_hours_go() {
     // A reader in the middle of an hour is given the hour, with what it stands for.
     let (rest, _) = history.read(40, None, &[], 1).unwrap().unwrap();
     assert_eq!((rest[0].first, rest[0].sequence), (1, 61));
-    history.compact(now).unwrap();
+    history.compact().unwrap();
     assert_eq!(all(&history).len(), found.len(), "once is enough");
-    history.compact(now + Duration::from_secs(400 * DAY)).unwrap();
-    assert!(all(&history).is_empty());
+    drop(history);
+    // The first hour and the event ended more than 90 minutes before the last record.
+    let history = short(&dir, 90);
+    history.compact().unwrap();
+    let found = all(&history);
+    assert_eq!((found[0].first, found[0].sequence, found.len()), (62, 121, 1 + 60));
+}
+
+#[test]
+fn a_start_with_a_wrong_clock_costs_no_record() {
+    let begin = 20_000 * DAY;
+    for wrong in [begin + 500 * DAY, 0] {
+        let dir = tempfile::tempdir().unwrap();
+        for (from, count) in [(begin, 100), (wrong, 10), (begin + 2 * DAY, 10)] {
+            let history = open(&dir).history;
+            history.compact().unwrap();
+            history.append(&event("daemon.started", from)).unwrap();
+            for n in 0..count {
+                history.append(&minute(from + n * 60, 1.0)).unwrap();
+            }
+            history.compact().unwrap();
+        }
+        let found = all(&open(&dir).history);
+        assert_eq!((found.len(), found.iter().filter_map(tokens).sum::<f64>()), (123, 120.0));
+    }
+}
+
+#[test]
+fn records_of_an_older_version_have_an_age() {
+    let dir = tempfile::tempdir().unwrap();
+    let old = Connection::open(dir.path().join("history.db")).unwrap();
+    old.execute_batch(
+        "CREATE TABLE meta (store TEXT NOT NULL, clean INTEGER NOT NULL);
+         INSERT INTO meta VALUES ('0191d9a0-0000-7000-8000-000000000000', 1);
+         CREATE TABLE record (sequence INTEGER PRIMARY KEY AUTOINCREMENT, first INTEGER, kind INTEGER NOT NULL,
+             ends INTEGER NOT NULL, packed BLOB NOT NULL);
+         CREATE INDEX record_ends ON record (kind, ends);
+         PRAGMA user_version = 1;",
+    )
+    .unwrap();
+    let begin = 1000 * DAY;
+    let write = |database: &Connection, n: u64| {
+        let packed = packed::pack(&minute(begin + n * 60, 1.0)).unwrap();
+        let ends = (begin + (n + 1) * 60).cast_signed() * 1000;
+        let row = params![MINUTE, ends, packed];
+        database.execute("INSERT INTO record (kind, ends, packed) VALUES (?1, ?2, ?3)", row).unwrap();
+    };
+    // More than are placed at once.
+    (0..1190).for_each(|n| write(&old, n));
+    drop(old);
+    let history = short(&dir, 90);
+    // Those that a record follows before it has a place, and those of the older version afterwards.
+    for n in 1190..1195 {
+        history.append(&minute(begin + n * 60, 1.0)).unwrap();
+    }
+    (1195..1200).for_each(|n| write(&history.lock().database, n));
+    history.compact().unwrap();
+    let found = all(&history);
+    // An hour that is 60 to 120 minutes old, and one of which the last half is too young.
+    assert_eq!((found[0].first, found[0].sequence, found.len()), (1110, 1140, 1 + 60));
+    assert_eq!(found.iter().filter_map(tokens).sum::<f64>(), 91.0);
 }
 
 #[test]
 fn hours_stand_for_ranges_that_do_not_overlap_where_the_clock_was_set_back() {
     let dir = tempfile::tempdir().unwrap();
-    let history = open(&dir).history;
+    let none = Limits { minutes: Duration::ZERO, ..limits() };
+    let history = History::open(Some(dir.path()), none).unwrap().history;
     let begin = 1000 * DAY;
     // An hour, half of the next, and then the clock is set back by an hour.
     let minutes = (0..90).chain(30..150);
     for n in minutes {
         history.append(&minute(begin + n * 60, 1.0)).unwrap();
     }
-    history.compact(UNIX_EPOCH + Duration::from_secs(begin + 15 * DAY)).unwrap();
+    history.compact().unwrap();
     let found = all(&history);
     let ranges: Vec<_> = found.iter().map(|record| (record.first, record.sequence)).collect();
     assert_eq!(ranges, [(1, 60), (61, 90), (91, 120), (121, 180), (181, 210)]);
