@@ -78,6 +78,8 @@ stop_daemon() {
 start_daemon() {
     work=$(mktemp -d "${TMPDIR:-/tmp}/recurve-demo-XXXXXX")
     socket=$work/socket
+    # The loop below reads the log before the new process opens it.
+    : >"$work/log"
     # Only what this script says counts, not the settings of a daemon that is installed here. In a session of its own,
     # because Ctrl-C reaches every process of a terminal's group: the daemon is to be stopped once, by this script.
     env -i PATH="$PATH" HOME="${HOME:-/}" ${ORT_DYLIB_PATH+ORT_DYLIB_PATH="$ORT_DYLIB_PATH"} \

@@ -9,6 +9,7 @@ container_start() {
     root=$run/container
     mkdir "$root"
     tar -C "$root" -xf "$cache/$1/root.tar"
+    : >"$run/console"
     # It wants a terminal.
     setsid script -qfc "systemd-nspawn --quiet --boot --register=no --keep-unit --private-network \
         --machine=recurve-$$ --directory='$root'" "$run/console" </dev/null >/dev/null 2>&1 &

@@ -9,6 +9,7 @@ ssh_options=(-i "$cache/key" -o StrictHostKeyChecking=no -o UserKnownHostsFile=/
 machine_on() {
     where=machine
     disk=$run/$1.disk
+    : >"$run/console"
     if [ "${2-}" = new ]; then cp --sparse=always "$cache/$1/disk" "$disk"; fi
     port=$(free_port)
     local common=(-display none -monitor none -m 2048 -smp 2 -kernel "$cache/$1/vmlinuz" -initrd "$cache/$1/initrd"
