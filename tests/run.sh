@@ -4,10 +4,10 @@
 #
 #   tests/run.sh
 #
-# Needs Rust, a C compiler and Python's pip. What else it needs (skopeo, docker-registry, prometheus, openssl, curl, iproute2,
-# cargo-deny, Python's venv, torch for the recipe of the demo model, a compiler and an emulator for arm64, systemd-analyze, lintian,
-# cargo-deb, mmdebstrap, systemd-nspawn, QEMU) it installs as root or with CI=true; otherwise it leaves that check out and names the
-# command that installs it.
+# Needs Rust, a C compiler and Python's pip. What else it needs (shellcheck, skopeo, docker-registry, prometheus, openssl, curl,
+# iproute2, cargo-deny, Python's venv with gRPC's client and a collector, Node and npm with gRPC's client, torch for the recipe of
+# the demo model, a compiler and an emulator for arm64, systemd-analyze, lintian, cargo-deb, mmdebstrap, systemd-nspawn, QEMU) it
+# installs as root or with CI=true; otherwise it leaves that check out and names the command that installs it.
 #
 # All of it uses the release profile and, for what is built, one set of features: dependencies are compiled once, what is
 # tested is what runs, and only the checks that compile nothing to the end (clippy, cargo check) look at them again.
@@ -19,6 +19,7 @@ may_install=false
 if [ "$(id -u)" = 0 ] || [ "${CI-}" = true ]; then may_install=true; fi
 tools=$PWD/.cache/tools
 venv=$PWD/.cache/venv
+node=$PWD/.cache/node
 torch=$PWD/.cache/torch
 export PATH=$tools/bin:$PATH
 work=$(mktemp -d)
@@ -118,6 +119,15 @@ packages() {
     "$venv/bin/pip" install --quiet --disable-pip-version-check -r "$list" && cp "$list" "$venv/installed-$1"
 }
 
+# What tests/client/package-lock.json lists, in a folder of its own.
+node_packages() {
+    local list=tests/client/package-lock.json
+    have node apt_install nodejs && have npm apt_install npm || return
+    cmp -s "$list" "$node/installed" && return
+    mkdir -p "$node" && cp tests/client/package.json "$list" "$node" &&
+        npm ci --prefix "$node" --ignore-scripts --no-audit --no-fund --loglevel=error && cp "$list" "$node/installed"
+}
+
 # What the recipe of the demo model needs are some gigabytes: they come while the rest is built.
 recipe=deploy/demo-model/recipe
 begin_torch() {
@@ -154,7 +164,10 @@ install_prometheus() {
     return "$status"
 }
 
-demo() { RECURVE_BIN_DIR=$PWD/target/release deploy/demo.sh; }
+# Fails also where a command of the script found a file missing and the script went on.
+demo() {
+    RECURVE_BIN_DIR=$PWD/target/release deploy/demo.sh 2>&1 | tee "$work/demo" && ! grep -n 'No such file or directory' "$work/demo"
+}
 
 # Of the programs that were tested.
 debian_packages() { deploy/package.sh "$(dpkg --print-architecture)" --lint; }
@@ -189,7 +202,7 @@ summary() {
 export CARGO_TARGET_DIR=$PWD/target
 
 check "Format" cargo fmt --all --check
-if command -v shellcheck >/dev/null; then
+if have shellcheck apt_install shellcheck; then
     check "Scripts" scripts
 else
     leave_out "Scripts" "apt-get install shellcheck"
@@ -209,7 +222,12 @@ export RECURVE_BIN_DIR=$PWD/target/release
 if packages client; then
     export RECURVE_PYTHON=$venv/bin/python
 else
-    leave_out "the test of a Python client" "apt-get install python3-venv, with a network for pip"
+    leave_out "the tests of clients in Python" "apt-get install python3-venv, with a network for pip"
+fi
+if node_packages; then
+    export RECURVE_NODE_MODULES=$node/node_modules
+else
+    leave_out "the tests of a client in JavaScript" "apt-get install nodejs npm, with a network for npm"
 fi
 if packages observability; then
     RECURVE_ROTEL=$(find "$venv" -name rotel-agent -type f | head -n 1)

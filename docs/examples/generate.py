@@ -8,7 +8,7 @@ from recurve.v1 import inference_pb2 as v1
 from recurve.v1.inference_pb2_grpc import InferenceStub
 
 target, prompt = sys.argv[1], " ".join(sys.argv[2:])
-with grpc.insecure_channel(target) as channel:
+with grpc.insecure_channel(target, options=[("grpc.default_authority", "localhost")]) as channel:
     chat = v1.Chat(messages=[v1.ChatMessage(role="user", content=prompt)])
     request = v1.GenerateRequest(chat=chat, max_tokens=128)
     for message in InferenceStub(channel).Generate(request, timeout=60):

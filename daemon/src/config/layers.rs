@@ -14,7 +14,7 @@ use super::otel;
 use super::report::{Problem, Source};
 
 /// Environment variables with the prefix that are no keys: the command line, `agent-cli` and the demo script read them.
-const NOT_KEYS: [&str; 11] = [
+const NOT_KEYS: [&str; 12] = [
     "RECURVE_CONFIG",
     "RECURVE_ON",
     "RECURVE_FLEET",
@@ -23,6 +23,7 @@ const NOT_KEYS: [&str; 11] = [
     "RECURVE_CERTIFICATE",
     "RECURVE_KEY",
     "RECURVE_BIN_DIR",
+    "RECURVE_NODE_MODULES",
     "RECURVE_PYTHON",
     "RECURVE_ROTEL",
     "RECURVE_UPDATE_PAGES",

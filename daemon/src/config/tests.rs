@@ -154,7 +154,8 @@ fn registries_are_hosts_with_or_without_a_port() {
 #[test]
 fn variables_of_other_programs_are_left_alone() {
     let variables =
-        ["RECURVE_CONFIG", "RECURVE_ON", "RECURVE_FLEET", "RECURVE_BIN_DIR", "RECURVE_PYTHON"].map(|name| (name, "x"));
+        ["RECURVE_CONFIG", "RECURVE_ON", "RECURVE_FLEET", "RECURVE_BIN_DIR", "RECURVE_NODE_MODULES", "RECURVE_PYTHON"]
+            .map(|name| (name, "x"));
     let loaded = load_text("", &variables, &flags());
     assert!(loaded.report.ok, "{}", loaded.report.text());
     assert!(!load_text("", &[("RECURVE_ONE", "x")], &flags()).report.ok);
