@@ -1,25 +1,36 @@
 //! One connection to one daemon, and the calls over it.
 
 pub(crate) mod collector;
+mod first;
 pub(crate) mod models;
 pub(crate) mod node;
 pub(crate) mod operate;
 pub(crate) mod trust;
 
+use std::io;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
+use http::Uri;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::client::legacy::connect::dns::Name;
+use hyper_util::rt::TokioIo;
 use recurve_proto::v1::generate_response::Event;
 use recurve_proto::v1::inference_client::InferenceClient;
 use recurve_proto::v1::{
     Delta, DetokenizeRequest, Finish, GenerateRequest, ScoreRequest, ScoreResponse, TokenizeRequest, TokenizeResponse,
 };
+use tokio::net::TcpStream;
+use tonic::codegen::StdError;
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
 use tonic::{Request, Response, Status};
+use tower::{Service, ServiceExt as _};
 
 use crate::args::On;
 use crate::exit::Failure;
 use crate::status::{self, Stage, Trouble};
-use crate::target::{Address, Certificates, Peer, Shown, Target};
+use crate::target::{Address, Certificates, Heard, Peer, Shown, Target};
+use first::Listening;
 
 /// How long a daemon may take to accept a connection.
 const CONNECT: Duration = Duration::from_secs(5);
@@ -39,9 +50,9 @@ impl Client {
     /// Connects to the daemon that `on` names.
     pub(crate) async fn connect(on: &On) -> Result<Self, Failure> {
         let address = on.address()?;
-        let channel = channel(&address, KEEP_ALIVE).await?;
+        let (channel, peer) = channel(&address, KEEP_ALIVE).await?;
         let inference = InferenceClient::new(channel).max_decoding_message_size(LARGEST_ANSWER);
-        Ok(Self { peer: address.peer(), inference })
+        Ok(Self { peer, inference })
     }
 
     /// The daemon's address.
@@ -132,8 +143,8 @@ impl Client {
 
 /// A connection to the daemon at this address. `silent`: how long it may give no sign of life while a call is under way
 /// before it is asked for one, and then until that comes.
-async fn channel(address: &Address, silent: Duration) -> Result<Channel, Trouble> {
-    let Address { target, certificates } = address;
+async fn channel(address: &Address, silent: Duration) -> Result<(Channel, Peer), Trouble> {
+    let (Address { target, certificates }, peer) = (address, address.peer());
     let accept = CONNECT.min(silent);
     let mut endpoint = Endpoint::from_shared(target.uri(certificates.is_some()))
         .map_err(|error| Failure::Usage(format!("{target} is not an address: {error}")))?
@@ -146,12 +157,46 @@ async fn channel(address: &Address, silent: Duration) -> Result<Channel, Trouble
         if let Some((certificate, key)) = own {
             tls = tls.identity(Identity::from_pem(certificate, key));
         }
-        let refused = |error| Failure::Usage(format!("the certificates cannot be used: {}", status::root(&error)));
-        endpoint = endpoint.tls_config(tls).map_err(refused)?;
+        endpoint = endpoint.tls_config(tls).map_err(|error| Failure::Usage(status::unusable(&error)))?;
     }
-    match tokio::time::timeout(accept, endpoint.connect()).await {
-        Ok(connected) => connected.map_err(|error| Trouble::connecting(&address.peer(), &error)),
+    let connecting = async {
+        match target {
+            Target::Tcp { .. } => endpoint.connect_with_connector(connector(accept, &peer.heard)).await,
+            Target::Unix(_) => endpoint.connect().await,
+        }
+    };
+    match tokio::time::timeout(accept, connecting).await {
+        Ok(Ok(channel)) => Ok((channel, peer)),
+        Ok(Err(error)) => Err(Trouble::connecting(&peer, &error)),
         // A process that stands still: its system takes the connection, and nobody answers.
         Err(_) => Err(Trouble::lost(target, "it does not answer".to_owned())),
     }
+}
+
+/// Makes connections over TCP, to whichever address of a name answers, and notes what the other end says first.
+fn connector(
+    accept: Duration,
+    heard: &Heard,
+) -> impl Service<Uri, Response = TokioIo<Listening<TcpStream>>, Error = StdError, Future: Send> + Send + 'static {
+    let mut tcp = HttpConnector::new_with_resolver(tower::service_fn(addresses));
+    // TLS is the endpoint's.
+    tcp.enforce_http(false);
+    tcp.set_nodelay(true);
+    tcp.set_connect_timeout(Some(accept));
+    let heard = heard.clone();
+    tower::service_fn(move |uri: Uri| {
+        let (connecting, heard) = (tcp.clone().oneshot(uri), heard.clone());
+        async move {
+            let stream = connecting.await?.into_inner();
+            Ok(TokioIo::new(Listening::new(stream, heard)))
+        }
+    })
+}
+
+/// The addresses of a name. Those of `localhost` are known, and many machines' tables of hosts have only one of them.
+async fn addresses(name: Name) -> io::Result<std::vec::IntoIter<SocketAddr>> {
+    if name.as_str().eq_ignore_ascii_case("localhost") {
+        return Ok(vec![(Ipv4Addr::LOCALHOST, 0).into(), (Ipv6Addr::LOCALHOST, 0).into()].into_iter());
+    }
+    Ok(tokio::net::lookup_host((name.as_str(), 0)).await?.collect::<Vec<_>>().into_iter())
 }

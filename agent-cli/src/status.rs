@@ -1,5 +1,7 @@
 //! What went wrong on the wire, in words: every gRPC status and every broken connection becomes a [`Failure`] here.
 
+mod mismatch;
+
 use std::error::Error;
 use std::io;
 
@@ -44,14 +46,18 @@ impl Trouble {
         let details = status.get_error_details();
         let words = match status.source() {
             None => said(status, &details),
-            Some(cause) => format!("the connection broke: {}{}", root(cause), certificates(peer, cause, made(cause))),
+            Some(cause) => match mismatch::known(peer, cause, made(cause)) {
+                Some(words) => words,
+                None => format!("the connection broke: {}{}", root(cause), certificates(peer, cause, made(cause))),
+            },
         };
         Self { failure: calling(peer, status, stage), words, reason: reason(status), lost: is_lost(status) }
     }
 
     /// A connection that could not be made.
     pub(crate) fn connecting(peer: &Peer, error: &(dyn Error + 'static)) -> Self {
-        let words = not_connected(error) + certificates(peer, error, false);
+        let words = mismatch::known(peer, error, false)
+            .unwrap_or_else(|| not_connected(error) + certificates(peer, error, false));
         Self { failure: connecting(peer, error), ..Self::lost(&peer.target, words) }
     }
 }
@@ -83,9 +89,23 @@ fn not_connected(error: &(dyn Error + 'static)) -> String {
     }
 }
 
+/// Certificates that no connection can be made with.
+pub(crate) fn unusable(error: &(dyn Error + 'static)) -> String {
+    let words = root(error);
+    if words.contains("KeyMismatch") {
+        return "--key is not the key of --certificate: `openssl x509 -in CERTIFICATE -noout -pubkey` and `openssl pkey -in KEY \
+                -pubout` must print the same"
+            .to_owned();
+    }
+    format!("the certificates cannot be used: {words}")
+}
+
 /// A connection that could not be made.
 fn connecting(peer: &Peer, error: &(dyn Error + 'static)) -> Failure {
     let (target, cause) = (&peer.target, not_connected(error));
+    if let Some(words) = mismatch::known(peer, error, false) {
+        return Failure::Unreachable(format!("cannot talk to the daemon at {target}: {words}"));
+    }
     let advice = match certificates(peer, error, false) {
         "" if find::<io::Error>(error).is_some_and(|error| error.kind() == io::ErrorKind::PermissionDenied) => "",
         "" => "; start it with `recurved`, or name another with --on",
@@ -170,7 +190,10 @@ fn transport(peer: &Peer, cause: &(dyn Error + 'static), stage: Stage) -> Failur
             "the connection to {target} broke before the answer was complete ({}): is the daemon still running? Its log says why it ended",
             root(cause)
         )),
-        Stage::Asked => no_daemon(target, &root(cause), certificates(peer, cause, true)),
+        Stage::Asked => match mismatch::known(peer, cause, true) {
+            Some(words) => Failure::Unreachable(format!("cannot talk to the daemon at {target}: {words}")),
+            None => no_daemon(target, &root(cause), certificates(peer, cause, true)),
+        },
     }
 }
 

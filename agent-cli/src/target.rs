@@ -2,6 +2,9 @@
 
 use std::fmt;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use recurve_proto::pem::{self, Wanted};
 
 use crate::exit::Failure;
 
@@ -40,7 +43,7 @@ impl Address {
             (Target::Tcp { .. }, Some(Certificates { own: None, .. })) => Shown::Authority,
             (Target::Tcp { .. }, Some(Certificates { own: Some(_), .. })) => Shown::Own,
         };
-        Peer { target: self.target.clone(), shown }
+        Peer { target: self.target.clone(), shown, heard: Heard::default() }
     }
 }
 
@@ -51,6 +54,36 @@ pub(crate) struct Peer {
     pub(crate) target: Target,
     /// Whether certificates may be why nothing is heard.
     pub(crate) shown: Shown,
+    /// What its end of the newest connection has said.
+    pub(crate) heard: Heard,
+}
+
+/// The protocol that the other end of a connection speaks, as far as is known. Clones share it.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Heard(Arc<Mutex<Spoken>>);
+
+/// A protocol, by its first bytes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) enum Spoken {
+    /// No byte has come.
+    #[default]
+    Nothing,
+    Tls,
+    /// HTTP/2 without TLS.
+    Http2,
+    /// HTTP/1 without TLS.
+    Http1,
+    Other,
+}
+
+impl Heard {
+    pub(crate) fn note(&self, spoken: Spoken) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = spoken;
+    }
+
+    pub(crate) fn spoken(&self) -> Spoken {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// The certificates that a connection is made with.
@@ -94,14 +127,19 @@ pub(crate) struct CertificateFiles {
 impl CertificateFiles {
     /// Reads them.
     pub(crate) fn read(&self) -> Result<Certificates, Failure> {
-        let read = |path: &PathBuf| {
-            std::fs::read(path).map_err(|error| Failure::Usage(format!("cannot read {}: {error}", path.display())))
+        let read = |field: &str, path: &PathBuf, wanted| -> Result<Vec<u8>, Failure> {
+            let wrong = |words: String| Failure::Usage(format!("{field} = {}: {words}", path.display()));
+            let bytes = std::fs::read(path).map_err(|error| wrong(format!("cannot read it: {error}")))?;
+            pem::check(&bytes, wanted).map_err(wrong)?;
+            Ok(bytes)
         };
         let own = match &self.own {
-            Some((certificate, key)) => Some((read(certificate)?, read(key)?)),
+            Some((certificate, key)) => {
+                Some((read("certificate", certificate, Wanted::Certificate)?, read("key", key, Wanted::PrivateKey)?))
+            }
             None => None,
         };
-        Ok(Certificates { ca: read(&self.ca)?, own })
+        Ok(Certificates { ca: read("ca", &self.ca, Wanted::Certificate)?, own })
     }
 }
 

@@ -140,6 +140,9 @@ pub async fn run(
     let listen: Vec<String> = reached.iter().map(ToString::to_string).collect();
     let addresses = listen.join(",");
     let tls = settings.tls.as_ref().map(Tls::load).transpose()?;
+    for concern in tls.iter().flat_map(Tls::concerns) {
+        warn!("{concern}");
+    }
     let encrypted = tls.is_some();
     let open = reached.iter().filter(|address| !encrypted && !address.is_local());
     let _warnings: Vec<_> = open.map(warn_of_open_address).collect();

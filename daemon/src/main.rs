@@ -3,11 +3,12 @@
 use std::io::Write as _;
 use std::path::Path;
 use std::process::ExitCode;
+use std::time::SystemTime;
 
 use clap::Parser as _;
 use recurved::config::{self, Cli, Command, Entry, Flags, Format, Held, Loaded, Settings};
 use recurved::doctor;
-use recurved::grpc::Listener;
+use recurved::grpc::{Listener, concerns_at};
 use recurved::log::{self, Log};
 use recurved::system::signals::{ReloadSignal, StopSignals};
 use recurved::system::socket_unit::{self, SocketUnit};
@@ -147,7 +148,10 @@ fn code(error: &Error) -> u8 {
 fn check_config(flags: &Flags, format: Format) -> ExitCode {
     let (loaded, unit) = as_service(flags);
     let trouble = unit.trouble.map(|trouble| format!("{}; {}", trouble.found(), trouble.advice()));
-    let report = loaded.noting(trouble).report;
+    let tls = loaded.settings.as_ref().and_then(|settings| settings.tls.as_ref());
+    let concerns: Vec<String> =
+        tls.map(|files| concerns_at(files, SystemTime::now())).iter().flatten().map(ToString::to_string).collect();
+    let report = concerns.into_iter().map(Some).fold(loaded.noting(trouble), Loaded::noting).report;
     let printed = print(&match format {
         Format::Text => report.text(),
         Format::Json => report.json() + "\n",

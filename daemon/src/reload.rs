@@ -52,6 +52,9 @@ pub(crate) fn reload(operations: &Operations, loaded: Loaded) {
                 if copied {
                     info!("systemd copied the files of TLS when the service started: new ones need a restart");
                 }
+                for concern in tls.concerns() {
+                    warn!("{concern}");
+                }
                 in_place.extend(["tls.certificate", "tls.key", "tls.clients"]);
             }
             Err(error) => error!(%error, "the files of TLS are wrong: those that were read before stay"),

@@ -1,6 +1,7 @@
 //! The wire contract: messages, clients and servers generated from the `.proto` files beside this crate, and the
-//! stable reasons that errors carry.
+//! stable reasons that errors carry; and what both ends say of the files of TLS.
 
+pub mod pem;
 pub mod reason;
 
 /// What `bytes` fields hold.

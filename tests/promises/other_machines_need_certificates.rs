@@ -2,10 +2,13 @@
 
 use std::path::Path;
 
+use rcgen::{
+    BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, PKCS_ECDSA_P256_SHA256, date_time_ymd,
+};
 use recurve_bundle::Bundle;
 use recurve_tests::authority::{Authority, Identity};
 use recurve_tests::daemon::{Daemon, Setup};
-use recurve_tests::process::{Ended, agent_cli, binary, clean, run};
+use recurve_tests::process::{Ended, agent_cli, binary, clean, run, until};
 use recurve_tests::world::{self, path};
 
 fn encrypted(state: &Path, authority: &Authority, own: &Identity) -> Daemon {
@@ -49,6 +52,7 @@ fn a_model_is_deployed_and_used_by_who_is_known() {
     }
     let plain = run(&mut agent_cli(&["models", "--on", &daemon.address]));
     assert_eq!(plain.code, Some(3), "{}", plain.stderr);
+    assert!(plain.stderr.contains("it speaks TLS, and no certificates were given"), "{}", plain.stderr);
     // A daemon that another authority knows is not believed.
     let foreign = ask(&daemon, &["models"], &others, Some(&operator));
     assert_eq!(foreign.code, Some(3), "{}", foreign.stderr);
@@ -106,4 +110,142 @@ fn other_machines_are_not_listened_to_without_certificates() {
     ]);
     assert_eq!(swapped.code, Some(78), "{}", swapped.stderr);
     assert!(swapped.stderr.contains("it holds no certificate in PEM"), "{}", swapped.stderr);
+}
+
+/// What `agent-cli` and the daemon say of a connection that cannot be made, each once.
+fn told(daemon: &Daemon, ended: &Ended, client: &str, log: Option<&str>) {
+    assert_eq!(ended.code, Some(3), "{}", ended.stderr);
+    assert!(ended.stderr.contains(client), "{client}: {}", ended.stderr);
+    if let Some(log) = log {
+        until(|| daemon.has_logged(log));
+    }
+}
+
+#[test]
+fn a_caller_that_does_not_fit_is_told_why_at_both_ends() {
+    let dir = tempfile::tempdir().unwrap();
+    let (fleet, others) = (Authority::new(dir.path(), "fleet"), Authority::new(dir.path(), "others"));
+    let (own, operator) = (fleet.identity("gateway", "127.0.0.1"), fleet.identity("operator", "operator"));
+    let daemon = encrypted(&dir.path().join("state"), &fleet, &own);
+    let of = |name: &str, change: &dyn Fn(&mut CertificateParams)| {
+        fleet.changed(name, &["operator"], &PKCS_ECDSA_P256_SHA256, |params| change(params))
+    };
+    let old = of("old", &|params| {
+        (params.not_before, params.not_after) = (date_time_ymd(2020, 1, 1), date_time_ymd(2021, 1, 1))
+    });
+    let server = of("server", &|params| params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth]);
+    let stranger = others.identity("stranger", "operator");
+
+    let plain = run(&mut agent_cli(&["models", "--on", &daemon.address]));
+    told(&daemon, &plain, "it speaks TLS, and no certificates were given", Some("the client does not speak TLS"));
+    let models = |authority: &Authority, own: Option<&Identity>| ask(&daemon, &["models"], authority, own);
+    for (ended, client, log) in [
+        (models(&fleet, None), "it requires a certificate of the caller", "the client showed no certificate"),
+        (
+            models(&fleet, Some(&stranger)),
+            "it does not know the authority that signed your certificate",
+            "the client's certificate is not signed by an authority in tls.clients",
+        ),
+        (
+            models(&fleet, Some(&old)),
+            "by its clock your certificate has expired",
+            "the client's certificate has expired",
+        ),
+        (models(&fleet, Some(&server)), "it does not accept your certificate", "has to hold clientAuth"),
+        (
+            models(&others, Some(&operator)),
+            "its certificate is not signed by the authority in --ca",
+            "the client does not know the authority that signed tls.certificate",
+        ),
+    ] {
+        told(&daemon, &ended, client, Some(log));
+    }
+    let named = daemon.address.replace("127.0.0.1", "localhost");
+    let mut by_name = agent_cli(&["models", "--on", &named, "--ca", path(&fleet.certificate)]);
+    let by_name = run(by_name.args(["--certificate", path(&operator.certificate), "--key", path(&operator.key)]));
+    told(&daemon, &by_name, "its certificate is for IpAddress(127.0.0.1), not for the host of localhost", None);
+
+    // What is wrong with files is found before anything is sent.
+    for (ca, certificate, key, words) in [
+        (&fleet.certificate, &operator.certificate, &own.key, "--key is not the key of --certificate"),
+        (&fleet.certificate, &operator.key, &operator.certificate, "it holds no certificate in PEM, but PRIVATE KEY"),
+        (&operator.key, &operator.certificate, &operator.key, "it holds no certificate in PEM, but PRIVATE KEY"),
+        (
+            &fleet.certificate,
+            &operator.certificate,
+            &operator.certificate,
+            "it holds no private key in PEM, but CERTIFICATE",
+        ),
+    ] {
+        let mut command = agent_cli(&["models", "--on", &daemon.address, "--ca", path(ca)]);
+        let ended = run(command.args(["--certificate", path(certificate), "--key", path(key)]));
+        assert!(ended.code == Some(2) && ended.stderr.contains(words), "{words}: {ended:?}");
+    }
+    assert!(daemon.stop().success());
+}
+
+#[test]
+fn certificates_for_a_daemon_without_tls_are_not_blamed() {
+    let dir = tempfile::tempdir().unwrap();
+    let fleet = Authority::new(dir.path(), "fleet");
+    let operator = fleet.identity("operator", "operator");
+    let daemon = Setup::managed(&dir.path().join("state")).tcp().start();
+    for own in [None, Some(&operator)] {
+        let ended = ask(&daemon, &["models"], &fleet, own);
+        told(
+            &daemon,
+            &ended,
+            "it does not use TLS; to call it without TLS, leave out --ca",
+            Some("the client speaks TLS"),
+        );
+    }
+    run(&mut agent_cli(&["models", "--on", &daemon.address])).success();
+    assert!(daemon.stop().success());
+}
+
+#[test]
+fn a_certificate_of_the_daemon_that_clients_refuse_is_named_at_both_ends() {
+    let dir = tempfile::tempdir().unwrap();
+    let fleet = Authority::new(dir.path(), "fleet");
+    let operator = fleet.identity("operator", "operator");
+    let here = &["127.0.0.1"][..];
+    let old = |params: &mut CertificateParams| {
+        (params.not_before, params.not_after) = (date_time_ymd(2020, 1, 1), date_time_ymd(2021, 1, 1));
+    };
+    let for_clients = |params: &mut CertificateParams| {
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+    };
+    let authority = |params: &mut CertificateParams| params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    type Change<'a> = &'a dyn Fn(&mut CertificateParams);
+    let cases: [(&str, &[&str], Change<'_>, &'static str, &str); 5] = [
+        ("old", here, &old, "expired on 2021-01-01", "its certificate expired on 2021-01-01"),
+        (
+            "elsewhere",
+            &["gateway-7"],
+            &|_| {},
+            "",
+            "its certificate is for DnsName(\"gateway-7\"), not for the host of 127.0.0.1",
+        ),
+        ("nowhere", &[], &|_| {}, "names no address (subjectAltName)", "its certificate names no address"),
+        ("client", here, &for_clients, "is not for servers", "its certificate is not for servers"),
+        (
+            "authority",
+            here,
+            &authority,
+            "basicConstraints CA:TRUE",
+            "it shows the certificate of an authority as its own",
+        ),
+    ];
+    for (name, names, change, warning, words) in cases {
+        let own = fleet.changed(name, names, &PKCS_ECDSA_P256_SHA256, change);
+        let setup = Setup::managed(&dir.path().join(name))
+            .tcp()
+            .set("tls.certificate", path(&own.certificate))
+            .set("tls.key", path(&own.key))
+            .set("tls.clients", path(&fleet.certificate));
+        let daemon = if warning.is_empty() { setup } else { setup.allow(warning) }.start();
+        assert!(warning.is_empty() || daemon.has_logged(warning), "{name}");
+        told(&daemon, &ask(&daemon, &["models"], &fleet, Some(&operator)), words, None);
+        assert!(daemon.stop().success());
+    }
 }

@@ -270,9 +270,9 @@ fn who_shows_no_certificate_or_a_foreign_one_is_told_what_is_missing() {
     let (address, ca) = (format!("127.0.0.1:{}", fleet.ports()[0]), fleet.inventory().with_file_name("fleet.pem"));
     let own = ["--certificate", path(&stranger.certificate), "--key", path(&stranger.key)];
     for (shown, words) in [
-        (vec![], "if the daemon wants TLS, name certificates with --ca, --certificate and --key"),
-        (vec!["--ca", path(&ca)], "the daemon may want your own certificate: name it with --certificate and --key"),
-        ([&["--ca", path(&ca)], &own[..]].concat(), "the daemon may not know the authority of your certificate"),
+        (vec![], "it speaks TLS, and no certificates were given: name them with --ca, --certificate and --key"),
+        (vec!["--ca", path(&ca)], "it requires a certificate of the caller: name yours with --certificate and --key"),
+        ([&["--ca", path(&ca)], &own[..]].concat(), "it does not know the authority that signed your certificate"),
     ] {
         for asked in
             [&["models", "--on", &address][..], &["status", "--on", &address], &["score", "x", "--on", &address]]

@@ -2,7 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
-use rcgen::{BasicConstraints, CertificateParams, DistinguishedName, DnType, IsCa, Issuer, KeyPair};
+use rcgen::{
+    BasicConstraints, CertificateParams, DistinguishedName, DnType, IsCa, Issuer, KeyPair, PKCS_ECDSA_P256_SHA256,
+    SignatureAlgorithm,
+};
 
 /// The authority, and the folder that its files lie in.
 pub struct Authority {
@@ -33,12 +36,30 @@ impl Authority {
         Self { issuer: Issuer::new(params, key), dir: dir.to_owned(), certificate }
     }
 
-    /// A certificate for this name or address.
+    /// A certificate for this name or address, with a key on the curve P-256.
     pub fn identity(&self, file: &str, name: &str) -> Identity {
-        let key = KeyPair::generate().expect("a key");
-        let mut params = CertificateParams::new(vec![name.to_owned()]).expect("a name");
+        self.identity_with(file, name, &PKCS_ECDSA_P256_SHA256)
+    }
+
+    /// The same with a key of another kind.
+    pub fn identity_with(&self, file: &str, name: &str, algorithm: &'static SignatureAlgorithm) -> Identity {
+        self.changed(file, &[name], algorithm, |_| {})
+    }
+
+    /// A certificate for these names or addresses, of which something is changed before it is signed.
+    pub fn changed(
+        &self,
+        file: &str,
+        names: &[&str],
+        algorithm: &'static SignatureAlgorithm,
+        change: impl FnOnce(&mut CertificateParams),
+    ) -> Identity {
+        let key = KeyPair::generate_for(algorithm).expect("a key");
+        let names = names.iter().map(|&name| name.to_owned()).collect::<Vec<_>>();
+        let mut params = CertificateParams::new(names).expect("names");
         params.distinguished_name = DistinguishedName::new();
         params.distinguished_name.push(DnType::CommonName, file);
+        change(&mut params);
         let certificate = params.signed_by(&key, &self.issuer).expect("a certificate");
         let identity = Identity {
             certificate: self.dir.join(format!("{file}.pem")),

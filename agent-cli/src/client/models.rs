@@ -63,8 +63,8 @@ impl Operator {
 
     /// Connects to the daemon at this address, which may be silent for so long.
     pub(crate) async fn at(address: &Address, patience: Duration) -> Result<Self, Trouble> {
-        let channel = super::channel(address, patience).await?;
-        Ok(Self { peer: address.peer(), models: ModelsClient::new(channel.clone()), channel, patience })
+        let (channel, peer) = super::channel(address, patience).await?;
+        Ok(Self { peer, models: ModelsClient::new(channel.clone()), channel, patience })
     }
 
     /// The daemon's address.

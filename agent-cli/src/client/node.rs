@@ -24,9 +24,9 @@ pub(crate) struct Node {
 impl Node {
     /// Connects to the daemon at this address, which may be silent for so long.
     pub(crate) async fn at(address: &Address, patience: Duration) -> Result<Self, Trouble> {
-        let channel = super::channel(address, patience).await?;
+        let (channel, peer) = super::channel(address, patience).await?;
         let node = NodeClient::new(channel).max_decoding_message_size(LARGEST_MESSAGE);
-        Ok(Self { peer: address.peer(), node, patience })
+        Ok(Self { peer, node, patience })
     }
 
     async fn in_time<T>(&mut self, answer: impl Future<Output = Result<Response<T>, Status>>) -> Result<T, Trouble> {

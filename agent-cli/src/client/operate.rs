@@ -53,8 +53,8 @@ impl<T> Told<T> {
 impl Node {
     /// Connects to the daemon at this address, which may be silent for so long.
     pub(crate) async fn at(address: &Address, patience: Duration) -> Result<Self, Trouble> {
-        let channel = super::channel(address, patience).await?;
-        Ok(Self { peer: address.peer(), node: NodeClient::new(channel), patience })
+        let (channel, peer) = super::channel(address, patience).await?;
+        Ok(Self { peer, node: NodeClient::new(channel), patience })
     }
 
     /// The daemon's address.

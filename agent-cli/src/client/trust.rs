@@ -55,8 +55,8 @@ impl Truster {
     /// Connects to the daemon that `on` names.
     pub(crate) async fn connect(on: &On) -> Result<Self, Failure> {
         let address = on.address()?;
-        let channel = super::channel(&address, PATIENCE).await?;
-        Ok(Self::over(address.peer(), channel))
+        let (channel, peer) = super::channel(&address, PATIENCE).await?;
+        Ok(Self::over(peer, channel))
     }
 
     /// The same over the connection that models travel on.

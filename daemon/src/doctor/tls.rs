@@ -13,7 +13,7 @@ use x509_parser::prelude::FromDer as _;
 
 use super::{Finding, Patient, Verdict};
 use crate::config::TlsSettings;
-use crate::grpc::Tls;
+use crate::grpc::{Tls, concerns};
 
 const CHECK: &str = "tls";
 
@@ -75,6 +75,9 @@ fn files_of(files: &TlsSettings, now: SystemTime) -> Vec<Finding> {
         .filter_map(|(key, path)| valid(key, path, now))
         .collect();
     findings.extend(open(&files.key));
+    findings.extend(
+        concerns(files).into_iter().map(|concern| Finding::new(CHECK, Verdict::Warning, concern.found, concern.advice)),
+    );
     if findings.is_empty() {
         let until =
             expiry(&files.certificate).map(|(_, end)| format!(", valid until {}", day(end))).unwrap_or_default();

@@ -3,8 +3,10 @@
 mod access;
 mod call;
 mod collector;
+mod concern;
 mod deadline;
 mod describe;
+mod handshake;
 mod health;
 mod inference;
 mod lines;
@@ -15,6 +17,8 @@ mod models;
 mod node;
 mod peer;
 mod record;
+mod resets;
+mod seldom;
 mod server;
 mod state;
 mod status;
@@ -22,6 +26,7 @@ mod tls;
 mod trust;
 
 pub use collector::{CollectorClient, Sent};
+pub use concern::{Concern, concerns, concerns_at};
 pub use listener::{ListenError, Listener};
 pub use server::Server;
 pub use tls::{Tls, TlsError};

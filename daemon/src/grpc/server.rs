@@ -13,7 +13,7 @@ use hyper::body::Incoming;
 use hyper::server::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
-use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, join, split};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, join, split};
 use tokio::net::TcpStream;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, TryAcquireError};
 use tokio::time::error::Elapsed;
@@ -29,8 +29,10 @@ use tracing::{debug, info, warn};
 use super::listener::{Listener, Stream};
 use super::measured::{Measure, Methods};
 use super::peer::{Here, Peer};
+use super::resets::Watched;
+use super::seldom::Seldom;
 use super::tls::{Encrypted, Tls};
-use super::{health, inference, models, trust};
+use super::{handshake, health, inference, models, trust};
 use crate::config::Limits;
 use crate::deployment::Models;
 use crate::node::{Node, Phase};
@@ -57,12 +59,16 @@ const CONNECTION_WINDOW: u32 = 2 << 20;
 const FRAME: u32 = 64 << 10;
 /// Pause after a failed accept: the system is out of file descriptors or memory.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-/// How often it is told that there are too many connections.
+/// How often it is logged that there are too many connections,
 const FULL_WARNING: Duration = Duration::from_secs(10);
+/// and that calls over a Unix socket are refused as malformed.
+const MALFORMED_WARNING: Duration = Duration::from_secs(60);
 /// How long a connection may still begin, and make its first call, when the node stops; longer while others are answered.
 const LAST_BEGINNINGS: Duration = Duration::from_millis(250);
 /// Time for the last bytes of a finished answer to leave.
 const LAST_BYTES: Duration = Duration::from_millis(500);
+/// Most bytes that are read of a connection that is refused, so that it hears why.
+const LAST_READ: u64 = 64 << 10;
 
 /// Serves a node on its listeners.
 #[derive(Debug)]
@@ -105,6 +111,7 @@ struct Shared {
     tasks: TaskTracker,
     stages: Stages,
     beginnings: TaskTracker,
+    malformed: Seldom,
 }
 
 /// Room for connections. Each kind has its own, so that none can take another's.
@@ -114,8 +121,7 @@ struct Places {
     unix: Arc<Semaphore>,
     /// Those that have not shown a certificate yet.
     strangers: Arc<Semaphore>,
-    /// When it was told last that there is none left.
-    told: Mutex<Option<Instant>>,
+    full: Seldom,
 }
 
 impl Server {
@@ -156,6 +162,7 @@ impl Server {
             tasks: server.tasks.clone(),
             stages: server.stages.clone(),
             beginnings: server.beginnings.clone(),
+            malformed: Seldom::new(MALFORMED_WARNING),
         });
         for listener in listeners {
             let shared = Arc::clone(&shared);
@@ -232,7 +239,7 @@ async fn accept(listener: &Listener, shared: &Arc<Shared>) {
         shared.tasks.clone().spawn(async move {
             match (stream, peer) {
                 (Stream::Tcp(stream), Peer::Tcp(ip)) if shared.tls.is_some() => {
-                    let Some((stream, peer)) = handshake(stream, ip, &shared).await else { return };
+                    let Some((stream, peer)) = encrypt(stream, ip, &shared).await else { return };
                     drop(place);
                     let Ok(_place) = Arc::clone(&shared.places.tcp).try_acquire_owned() else {
                         shared.places.tell_of(&peer);
@@ -248,6 +255,7 @@ async fn accept(listener: &Listener, shared: &Arc<Shared>) {
                 }
                 (Stream::Unix(stream), peer) => {
                     let (read, write) = stream.into_split();
+                    let write = Watched::new(write, refused_as_malformed(&peer, &beginning, &shared));
                     begin(read, write, (peer, here), beginning, &shared).await;
                     drop(place);
                 }
@@ -273,7 +281,7 @@ impl Beginning {
 impl Places {
     fn new(most: usize) -> Self {
         let [tcp, unix, strangers] = std::array::from_fn(|_| Arc::new(Semaphore::new(most)));
-        Self { tcp, unix, strangers, told: Mutex::default() }
+        Self { tcp, unix, strangers, full: Seldom::new(FULL_WARNING) }
     }
 
     /// A place for a new connection.
@@ -288,25 +296,24 @@ impl Places {
 
     /// Says that there was none for this one, but not each time.
     fn tell_of(&self, peer: &Peer) {
-        // A moment is written whole.
-        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
-        if told.is_none_or(|at| at.elapsed() > FULL_WARNING) {
-            *told = Some(Instant::now());
+        if self.full.is_due() {
             warn!(%peer, "connections are closed at once: limits.connections are open");
         }
     }
 }
 
 /// A connection whose other end showed a certificate, in time.
-async fn handshake(stream: TcpStream, ip: IpAddr, shared: &Shared) -> Option<(Encrypted, Peer)> {
+async fn encrypt(stream: TcpStream, ip: IpAddr, shared: &Shared) -> Option<(Encrypted, Peer)> {
     match in_time(shared.tls.as_ref()?.accept(stream), shared).await? {
         Ok(Ok(stream)) => {
             let shown = stream.get_ref().1.peer_certificates().and_then(<[_]>::first)?;
             let peer = Peer::certified(ip, shown);
             Some((stream, peer))
         }
-        Ok(Err(error)) => {
-            info!(peer = %ip, %error, "connection closed: no TLS handshake");
+        Ok(Err((error, stream))) => {
+            info!(peer = %ip, reason = handshake::explain(&error), "connection closed: no TLS handshake");
+            let (read, write) = stream.into_split();
+            part(read, write).await;
             None
         }
         Err(_) => {
@@ -314,6 +321,15 @@ async fn handshake(stream: TcpStream, ip: IpAddr, shared: &Shared) -> Option<(En
             None
         }
     }
+}
+
+/// Ends a connection so that what was written reaches the other end: the system throws that away where bytes are left unread.
+async fn part(read: impl AsyncRead + Unpin, mut write: impl AsyncWrite + Unpin) {
+    let _ = timeout(LAST_BYTES, async {
+        let _ = write.shutdown().await;
+        let _ = tokio::io::copy(&mut read.take(LAST_READ), &mut tokio::io::sink()).await;
+    })
+    .await;
 }
 
 /// The beginning of a connection, as long as that may take, and as long as it may still make a call.
@@ -324,7 +340,7 @@ async fn in_time<T>(beginning: impl Future<Output = T>, shared: &Shared) -> Opti
 /// Serves one connection if it begins as HTTP/2 does, in time.
 async fn begin(
     mut read: impl AsyncRead + Unpin + Send + 'static,
-    write: impl AsyncWrite + Unpin + Send + 'static,
+    mut write: impl AsyncWrite + Unpin + Send + 'static,
     ends: (Peer, Here),
     beginning: Arc<Beginning>,
     shared: &Arc<Shared>,
@@ -334,8 +350,32 @@ async fn begin(
         Some(Ok(Ok(_))) if preface == PREFACE => {
             serve(join(Cursor::new(preface).chain(read), write), ends, beginning, shared).await;
         }
+        Some(Ok(Ok(_))) if handshake::is_tls(&preface) => {
+            info!(
+                peer = %ends.0,
+                "connection closed: the client speaks TLS, and this address does not use it (tls.certificate, tls.key and tls.clients \
+                 switch it on for TCP)"
+            );
+            let _ = timeout(LAST_BYTES, write.write_all(&handshake::PLAIN)).await;
+            part(read, write).await;
+        }
         Some(_) => debug!(peer = %ends.0, "connection closed: it did not begin as HTTP/2 does, or not in time"),
         None => {}
+    }
+}
+
+/// Logs that a call was refused before it was one, if there was none on this connection.
+fn refused_as_malformed(peer: &Peer, beginning: &Arc<Beginning>, shared: &Arc<Shared>) -> impl FnMut() + Unpin + use<> {
+    let (peer, called, shared) = (peer.clone(), beginning.called.clone(), Arc::clone(shared));
+    move || {
+        if !called.is_cancelled() && shared.malformed.is_due() {
+            warn!(
+                %peer,
+                "a call over the Unix socket was refused as malformed HTTP/2 (PROTOCOL_ERROR): gRPC clients in Python, C++, Ruby, PHP, \
+                 Java and Swift send the socket's path as authority, which is not valid; set the authority to localhost \
+                 (grpc.default_authority, in Java overrideAuthority)"
+            );
+        }
     }
 }
 

@@ -2,16 +2,19 @@
 
 use std::path::Path;
 use std::sync::{Arc, PoisonError, RwLock};
+use std::time::SystemTime;
 
+use recurve_proto::pem::{self, Wanted};
 use tokio::net::TcpStream;
 use tokio_rustls::rustls::crypto::aws_lc_rs;
-use tokio_rustls::rustls::pki_types::pem::{Error as PemError, PemObject};
+use tokio_rustls::rustls::pki_types::pem::PemObject as _;
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio_rustls::rustls::server::WebPkiClientVerifier;
 use tokio_rustls::rustls::{RootCertStore, ServerConfig};
 use tokio_rustls::server::TlsStream;
-use tokio_rustls::{Accept, TlsAcceptor};
+use tokio_rustls::{FallibleAccept, TlsAcceptor};
 
+use super::concern::{Concern, concerns_at};
 use crate::config::TlsSettings;
 
 /// Certificate, key and authority, ready for connections. Clones share them.
@@ -63,9 +66,14 @@ impl Tls {
         self.0.read().unwrap_or_else(PoisonError::into_inner).files.clone()
     }
 
+    /// What clients will not accept of the certificate.
+    pub fn concerns(&self) -> Vec<Concern> {
+        concerns_at(&self.files(), SystemTime::now())
+    }
+
     /// The handshake.
-    pub(super) fn accept(&self, stream: TcpStream) -> Accept<TcpStream> {
-        self.0.read().unwrap_or_else(PoisonError::into_inner).acceptor.accept(stream)
+    pub(super) fn accept(&self, stream: TcpStream) -> FallibleAccept<TcpStream> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).acceptor.accept(stream).into_fallible()
     }
 }
 
@@ -81,8 +89,7 @@ fn acceptor(settings: &TlsSettings) -> Result<TlsAcceptor, TlsError> {
         move |reason: String| TlsError { key, path: path.clone(), reason }
     };
     let certificates = certificates(&settings.certificate).map_err(failed("tls.certificate", &settings.certificate))?;
-    let key = PrivateKeyDer::from_pem_file(&settings.key)
-        .map_err(|error| failed("tls.key", &settings.key)(explain(&error, "private key")))?;
+    let key = key(&settings.key).map_err(failed("tls.key", &settings.key))?;
     let mut authority = RootCertStore::empty();
     let refused = failed("tls.clients", &settings.clients);
     for certificate in self::certificates(&settings.clients).map_err(&refused)? {
@@ -93,7 +100,13 @@ fn acceptor(settings: &TlsSettings) -> Result<TlsAcceptor, TlsError> {
         .build()
         .map_err(|error| failed("tls.clients", &settings.clients)(error.to_string()))?;
     let together = |error: tokio_rustls::rustls::Error| {
-        failed("tls.certificate", &settings.certificate)(format!("it cannot be used with its key: {error}"))
+        let reason = match error {
+            tokio_rustls::rustls::Error::InconsistentKeys(_) => {
+                format!("tls.key = {:?} is the key of another certificate", settings.key)
+            }
+            error => error.to_string(),
+        };
+        failed("tls.certificate", &settings.certificate)(format!("it cannot be used with its key: {reason}"))
     };
     let mut config = ServerConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
@@ -109,15 +122,18 @@ fn acceptor(settings: &TlsSettings) -> Result<TlsAcceptor, TlsError> {
 pub(super) type Encrypted = TlsStream<TcpStream>;
 
 fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
-    let read = CertificateDer::pem_file_iter(path).and_then(Iterator::collect::<Result<Vec<_>, _>>);
-    let found = read.map_err(|error| explain(&error, "certificate"))?;
-    if found.is_empty() { Err("it holds no certificate in PEM".to_owned()) } else { Ok(found) }
+    let bytes = read(path, Wanted::Certificate)?;
+    let read = CertificateDer::pem_slice_iter(&bytes).collect::<Result<Vec<_>, _>>();
+    read.map_err(|error| format!("it is no certificate in PEM: {error}"))
 }
 
-fn explain(error: &PemError, what: &str) -> String {
-    match error {
-        PemError::NoItemsFound => format!("it holds no {what} in PEM"),
-        PemError::Io(error) => format!("it cannot be read: {error}"),
-        other => format!("it is no {what} in PEM: {other}"),
-    }
+fn key(path: &Path) -> Result<PrivateKeyDer<'static>, String> {
+    let bytes = read(path, Wanted::PrivateKey)?;
+    PrivateKeyDer::from_pem_slice(&bytes).map_err(|error| format!("it is no private key in PEM: {error}"))
+}
+
+fn read(path: &Path, wanted: Wanted) -> Result<Vec<u8>, String> {
+    let bytes = std::fs::read(path).map_err(|error| format!("it cannot be read: {error}"))?;
+    pem::check(&bytes, wanted)?;
+    Ok(bytes)
 }
