@@ -1,7 +1,7 @@
 //! Where the daemon listens.
 
 use std::fmt;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::path::PathBuf;
 use std::str::FromStr;
 
@@ -18,6 +18,17 @@ pub enum Address {
 }
 
 impl Address {
+    /// The addresses that an entry of `listen` means: `localhost:PORT` is that port of each loopback address of this machine.
+    ///
+    /// # Errors
+    /// What is wrong with the entry.
+    pub(super) fn listed(text: &str) -> Result<Vec<Self>, String> {
+        match text.strip_prefix("localhost:").map(str::parse) {
+            Some(Ok(port)) => Ok(loopback(port, has_ipv6())),
+            _ => Ok(vec![text.parse()?]),
+        }
+    }
+
     /// Whether only this machine can reach it.
     pub fn is_local(&self) -> bool {
         match self {
@@ -48,6 +59,18 @@ impl Address {
         let (Self::Tcp(one), Self::Tcp(other)) = (self, other) else { return false };
         one.is_ipv4() && one.ip().is_unspecified() && one.port() == other.port()
     }
+}
+
+/// Both loopback addresses, or the one of version 4.
+fn loopback(port: u16, ipv6: bool) -> Vec<Address> {
+    let mut addresses = vec![Address::Tcp((Ipv4Addr::LOCALHOST, port).into())];
+    addresses.extend(ipv6.then(|| Address::Tcp((Ipv6Addr::LOCALHOST, port).into())));
+    addresses
+}
+
+/// Whether this machine has the loopback address of version 6: without it, listening there fails.
+fn has_ipv6() -> bool {
+    UdpSocket::bind((Ipv6Addr::LOCALHOST, 0)).is_ok()
 }
 
 /// An address on which systemd listens for the daemon.
@@ -102,11 +125,6 @@ impl FromStr for Address {
             }
             return Ok(Self::Unix(PathBuf::from(path)));
         }
-        if let Some(port) = text.strip_prefix("localhost:")
-            && let Ok(port) = port.parse()
-        {
-            return Ok(Self::Tcp((Ipv4Addr::LOCALHOST, port).into()));
-        }
         text.parse().map(Self::Tcp).map_err(|_| {
             "not an address: write IP:PORT (127.0.0.1:50051, [::1]:50051), localhost:PORT or unix:/PATH".into()
         })
@@ -121,12 +139,23 @@ mod tests {
     fn accepts_and_prints_each_spelling() {
         for (text, printed) in [
             ("127.0.0.1:50051", "127.0.0.1:50051"),
-            ("localhost:0", "127.0.0.1:0"),
             ("[::1]:7", "[::1]:7"),
             ("unix:/run/a.sock", "unix:/run/a.sock"),
             ("unix:///run/a.sock", "unix:/run/a.sock"),
         ] {
             assert_eq!(text.parse::<Address>().unwrap().to_string(), printed);
+        }
+    }
+
+    #[test]
+    fn localhost_is_every_loopback_address() {
+        let printed = |addresses: Vec<Address>| addresses.iter().map(ToString::to_string).collect::<Vec<_>>();
+        assert_eq!(printed(loopback(7, true)), ["127.0.0.1:7", "[::1]:7"]);
+        assert_eq!(printed(loopback(7, false)), ["127.0.0.1:7"]);
+        assert_eq!(Address::listed("localhost:7").unwrap(), loopback(7, has_ipv6()));
+        assert_eq!(printed(Address::listed("[::1]:7").unwrap()), ["[::1]:7"]);
+        for text in ["localhost:x", "localhost:65536", "localhost"] {
+            assert!(Address::listed(text).unwrap_err().contains("localhost:PORT"), "{text}");
         }
     }
 

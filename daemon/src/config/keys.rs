@@ -26,7 +26,8 @@ pub(super) const KEYS: &[Key] = &[
         kind: Kind::Addresses,
         default: Some(r#"["127.0.0.1:50051"]"#),
         flag: Some("--listen"),
-        doc: "Addresses to serve gRPC on. Port 0 lets the system choose; the log line `ready` tells the port. \
+        doc: "Addresses to serve gRPC on. `localhost` is 127.0.0.1 and, where the machine has IPv6, [::1]. Port 0 lets the \
+              system choose, for each address; the log line `ready` tells the ports. \
               A Unix socket is made with mode 0660. As a service of systemd's, the sockets of `recurved.socket` are served \
               whatever is set here, and are the default; `recurved check-config` shows them.",
     },

@@ -90,11 +90,12 @@ impl Reader {
             };
             let mut addresses = Vec::new();
             for item in items {
-                let address: Address = item.parse().map_err(|reason| format!("{item:?} is {reason}"))?;
-                if addresses.contains(&address) && !matches!(address, Address::Tcp(a) if a.port() == 0) {
-                    return Err(format!("{address} is given twice"));
+                for address in Address::listed(item).map_err(|reason| format!("{item:?} is {reason}"))? {
+                    if addresses.contains(&address) && !matches!(address, Address::Tcp(a) if a.port() == 0) {
+                        return Err(format!("{address} is given twice"));
+                    }
+                    addresses.push(address);
                 }
-                addresses.push(address);
             }
             if addresses.is_empty() { Err("at least one address is needed".into()) } else { Ok(addresses) }
         })
