@@ -28,6 +28,7 @@ mod nothing_asked_is_recorded;
 mod only_signed_models_run;
 mod only_what_changed_travels;
 mod operators_look_and_drain;
+mod other_clients_speak_to_us;
 mod other_machines_need_certificates;
 mod other_tools_understand_us;
 mod pages_are_true;
