@@ -29,6 +29,7 @@ pub use heap::release_free_memory;
 pub use library::{Library, LibraryError, Search};
 pub use model::{KernelChoice, LoadError, Model, ModelLayout, Options, StateLayout};
 pub use rows::{Batch, Step, StepError};
+pub use session::threads;
 pub use terminate::Terminator;
 pub use trial::{Trial, TrialError, Tried, TriedProduct};
 pub use weights::{ReadAhead, Weights, WeightsError};

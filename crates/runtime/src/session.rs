@@ -58,9 +58,19 @@ pub(crate) fn from_memory(library: &Library, graph: &[u8], options: &Options) ->
     session.map_err(|error| error.to_string())
 }
 
+/// Threads in effect: those that are configured, or for 0 one for each processor that this process may use. Its affinity and the
+/// quota of its control groups count.
+#[must_use]
+pub fn threads(configured: usize) -> usize {
+    match configured {
+        0 => std::thread::available_parallelism().map_or(1, usize::from),
+        threads => threads,
+    }
+}
+
 /// For ONNX Runtime's own kernels.
 fn theirs(library: &Library, options: &Options) -> Result<SessionBuilder, String> {
-    let builder = plain(library, options.threads, options.spinning)?;
+    let builder = plain(library, threads(options.threads), options.spinning)?;
     if options.kernels != KernelChoice::Cuda {
         return Ok(builder);
     }
@@ -86,15 +96,12 @@ fn plain(library: &Library, threads: usize, spinning: bool) -> Result<SessionBui
 }
 
 fn with_ours(library: &Library, options: &Options, lowered: &[u8]) -> Result<SessionBuilder, String> {
-    let threads = match options.threads {
-        0 => std::thread::available_parallelism().map_or(1, usize::from),
-        threads => threads,
-    };
+    let threads = threads(options.threads);
     let spin = if options.spinning { LONG_SPIN } else { SPIN };
     let pool = Pool::new(threads, spin).map_err(|error| error.to_string())?;
     let shared = Shared::new(Kernels::best(), pool);
     let operators = operator::domain(&shared).map_err(|error| error.to_string())?;
     // Beside our own threads, only products are worth others: those in f32, or of a form that we do not know.
-    let theirs = if leaves_products(lowered) { options.threads } else { 1 };
+    let theirs = if leaves_products(lowered) { threads } else { 1 };
     plain(library, theirs, options.spinning)?.with_operators(operators).map_err(|error| error.to_string())
 }

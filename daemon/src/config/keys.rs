@@ -109,7 +109,8 @@ pub(super) const KEYS: &[Key] = &[
         kind: Kind::Integer { min: 0, max: 1024 },
         default: Some("0"),
         flag: None,
-        doc: "Threads that compute. 0: one for each core.",
+        doc: "Threads that compute. 0: one for each core that the daemon may use: its affinity (`taskset`, `CPUAffinity=`) and the \
+              CPU quota of its control groups (`CPUQuota=`) count. The log line `graph loaded` has the number.",
     },
     Key {
         path: "engine.slots",

@@ -13,22 +13,31 @@ use crate::config::Address;
 const CHECK: &str = "permissions";
 const SUPERUSER: u32 = 0;
 
+/// A folder that the daemon writes to.
+struct Folder<'a> {
+    /// The setting that names it.
+    key: &'static str,
+    path: &'a Path,
+    /// Whether the daemon does not start where it cannot be written: the history is kept in memory there.
+    needed: bool,
+}
+
 pub(super) fn check(patient: &Patient<'_>) -> Vec<Finding> {
     let settings = patient.settings;
-    let mut folders: Vec<(&'static str, &Path)> = Vec::new();
+    let mut folders: Vec<Folder<'_>> = Vec::new();
     if settings.bundle.is_none() {
-        folders.push(("state_dir", &settings.state_dir));
+        folders.push(Folder { key: "state_dir", path: &settings.state_dir, needed: true });
     }
-    if let Some(dir) = &settings.telemetry.dir {
-        folders.push(("telemetry.dir", dir));
+    if let Some(path) = &settings.telemetry.dir {
+        folders.push(Folder { key: "telemetry.dir", path, needed: false });
     }
     // Those that systemd holds are made by it.
     let made = |address: &&Address| ports::served(patient, address) || ports::held(patient, address).is_some();
     for address in settings.listen.iter().filter(|address| !made(address)) {
         if let Address::Unix(path) = address
-            && let Some(folder) = path.parent()
+            && let Some(path) = path.parent()
         {
-            folders.push(("listen", folder));
+            folders.push(Folder { key: "listen", path, needed: true });
         }
     }
     // The superuser may write everywhere, and the service is another user.
@@ -38,12 +47,11 @@ pub(super) fn check(patient: &Patient<'_>) -> Vec<Finding> {
     {
         return vec![finding];
     }
-    let refused: Vec<Finding> =
-        folders.iter().filter_map(|(key, folder)| refused(key, folder, patient.stranger)).collect();
+    let refused: Vec<Finding> = folders.iter().filter_map(|folder| refused(folder, patient.stranger)).collect();
     match refused.is_empty() {
         true if folders.is_empty() => vec![Finding::ok(CHECK, "nothing has to be written")],
         true => {
-            let names: Vec<String> = folders.iter().map(|(_, folder)| folder.display().to_string()).collect();
+            let names: Vec<String> = folders.iter().map(|folder| folder.path.display().to_string()).collect();
             vec![Finding::ok(CHECK, format!("this user may write {}", names.join(", ")))]
         }
         false => refused,
@@ -93,7 +101,8 @@ fn differs(user: u32, owner: Option<u32>) -> bool {
 }
 
 /// Why something cannot be written there, or made where it is missing.
-fn refused(key: &str, folder: &Path, stranger: bool) -> Option<Finding> {
+fn refused(folder: &Folder<'_>, stranger: bool) -> Option<Finding> {
+    let Folder { key, path: folder, needed } = *folder;
     let nearest = existing(folder);
     let error = access(&nearest, Access::WRITE_OK | Access::EXEC_OK).err()?;
     if stranger && error == Errno::ACCESS {
@@ -107,6 +116,10 @@ fn refused(key: &str, folder: &Path, stranger: bool) -> Option<Finding> {
          `sudo install -d -o recurve -g recurve {}`",
         folder.display()
     );
+    if !needed {
+        let found = format!("{found}; the history is kept in memory, and ends with the daemon");
+        return Some(Finding::new(CHECK, Verdict::Warning, found, advice));
+    }
     Some(Finding::new(CHECK, Verdict::Problem, found, advice))
 }
 
@@ -117,12 +130,15 @@ mod tests {
     #[test]
     fn a_folder_that_cannot_be_written_is_named_with_its_key() {
         let dir = tempfile::tempdir().unwrap();
-        assert_eq!(refused("state_dir", dir.path(), false), None);
-        assert_eq!(refused("state_dir", &dir.path().join("made/later"), false), None);
+        let of = |path: &Path, needed| refused(&Folder { key: "state_dir", path, needed }, false);
+        assert_eq!(of(dir.path(), true), None);
+        assert_eq!(of(&dir.path().join("made/later"), true), None);
         // Nobody may make something there, root included; some systems tell it only when it is tried.
-        if let Some(finding) = refused("state_dir", Path::new("/proc/self"), false) {
-            assert_eq!(finding.verdict, Verdict::Problem);
-            assert!(finding.found.starts_with("state_dir: user "), "{}", finding.found);
+        for (needed, verdict) in [(true, Verdict::Problem), (false, Verdict::Warning)] {
+            if let Some(finding) = of(Path::new("/proc/self"), needed) {
+                assert_eq!(finding.verdict, verdict);
+                assert!(finding.found.starts_with("state_dir: user "), "{}", finding.found);
+            }
         }
     }
 

@@ -2,35 +2,44 @@
 //! are allowed to be fast.
 
 use super::{Finding, Patient, Verdict};
+use crate::system::processors::Share;
 use crate::telemetry::host::Machine;
 
 const CHECK: &str = "cpu";
 
 pub(super) fn check(patient: &Patient<'_>) -> Vec<Finding> {
     let machine = Machine::read(patient.root);
-    let mut findings =
-        vec![instructions(recurve_runtime::instruction_set(), machine.cores, patient.settings.engine.threads)];
+    let configured = patient.settings.engine.threads;
+    let mut findings = vec![instructions(
+        recurve_runtime::instruction_set(),
+        machine.cores,
+        Share::read(patient.root),
+        (configured, recurve_runtime::threads(configured)),
+    )];
     findings.extend(governor(patient));
     findings
 }
 
-fn instructions(set: &str, cores: u32, threads: usize) -> Finding {
+/// `configured`: 0 for one on each processor; `threads`: those in effect.
+fn instructions(set: &str, cores: u32, share: Share, (configured, threads): (usize, usize)) -> Finding {
+    let usable = usable(cores, share);
+    let cores_in_words = cores_in_words(cores, share);
     if set == "scalar" {
         return Finding::new(
             CHECK,
             Verdict::Warning,
-            format!("{cores} cores without instructions that our kernels know"),
+            format!("{cores_in_words}, without instructions that our kernels know"),
             "answers will be slow: take a processor with dot products (Cortex-A76 as in the Raspberry Pi 5, or later) or AVX2",
         );
     }
-    let threads_in_words = if threads == 0 { "one thread for each".to_owned() } else { format!("{threads} threads") };
-    if cores > 0 && threads > cores as usize {
+    let threads_in_words = if threads == 1 { "1 thread".to_owned() } else { format!("{threads} threads") };
+    if usable > 0 && configured > usable as usize {
         return Finding::new(
             CHECK,
             Verdict::Warning,
-            format!("engine.threads = {threads}, and there are {cores} cores"),
+            format!("engine.threads = {configured}, and there are {cores_in_words}"),
             format!(
-                "threads that share a core wait for each other at each step: set engine.threads to {cores} or less, or to 0"
+                "threads that share a core wait for each other at each step: set engine.threads to {usable} or less, or to 0"
             ),
         );
     }
@@ -38,11 +47,30 @@ fn instructions(set: &str, cores: u32, threads: usize) -> Finding {
         return Finding::new(
             CHECK,
             Verdict::Note,
-            format!("{cores} cores, {set}, {threads_in_words}"),
+            format!("{cores_in_words}, {set}, {threads_in_words}"),
             "this processor has no dot products (the Raspberry Pi 4 has none): products take several times as long as on one that has",
         );
     }
-    Finding::ok(CHECK, format!("{cores} cores, {set}, {threads_in_words}"))
+    Finding::ok(CHECK, format!("{cores_in_words}, {set}, {threads_in_words}"))
+}
+
+/// Cores that can be kept busy; 0 where the system does not say how many there are.
+fn usable(cores: u32, share: Share) -> u32 {
+    let allowed = share.allowed.map_or(cores, |allowed| allowed.min(cores));
+    let whole = share.quota.map(|hundredths| u32::try_from(hundredths / 100).unwrap_or(u32::MAX).max(1));
+    whole.map_or(allowed, |whole| allowed.min(whole))
+}
+
+fn cores_in_words(cores: u32, share: Share) -> String {
+    let counted = |cores: u32| if cores == 1 { "1 core".to_owned() } else { format!("{cores} cores") };
+    let mut words = counted(cores);
+    if let Some(allowed) = share.allowed.filter(|allowed| *allowed < cores) {
+        words.push_str(&format!(", of which the affinity of this process allows {allowed}"));
+    }
+    if let Some(quota) = share.quota.filter(|quota| *quota < u64::from(cores) * 100) {
+        words.push_str(&format!(", a CPU quota of {}.{:02} cores", quota / 100, quota % 100));
+    }
+    words
 }
 
 /// The first group of cores that is held back.
@@ -77,7 +105,7 @@ mod tests {
 
     #[test]
     fn threads_without_cores_and_slow_instructions_are_told() {
-        for (set, cores, threads, verdict) in [
+        for (set, cores, configured, verdict) in [
             ("avx512-vnni", 8, 0, Verdict::Ok),
             ("avx2", 4, 4, Verdict::Ok),
             ("avx2", 4, 5, Verdict::Warning),
@@ -85,7 +113,38 @@ mod tests {
             ("neon", 4, 0, Verdict::Note),
             ("scalar", 4, 0, Verdict::Warning),
         ] {
-            assert_eq!(instructions(set, cores, threads).verdict, verdict, "{set} {cores} {threads}");
+            let finding = instructions(set, cores, Share::default(), (configured, configured.max(1)));
+            assert_eq!(finding.verdict, verdict, "{set} {cores} {configured}");
         }
+    }
+
+    #[test]
+    fn cores_that_this_process_may_not_use_are_not_counted() {
+        let share = |allowed, quota| Share { allowed, quota };
+        for (share, configured, threads, verdict, found) in [
+            (share(Some(4), None), 0, 4, Verdict::Ok, "4 cores, avx2, 4 threads"),
+            (
+                share(Some(1), None),
+                0,
+                1,
+                Verdict::Ok,
+                "4 cores, of which the affinity of this process allows 1, avx2, 1 thread",
+            ),
+            (share(None, Some(150)), 0, 1, Verdict::Ok, "4 cores, a CPU quota of 1.50 cores, avx2, 1 thread"),
+            (share(Some(4), Some(800)), 0, 4, Verdict::Ok, "4 cores, avx2, 4 threads"),
+            (
+                share(None, Some(50)),
+                2,
+                2,
+                Verdict::Warning,
+                "engine.threads = 2, and there are 4 cores, a CPU quota of 0.50 cores",
+            ),
+            (share(Some(2), Some(300)), 3, 3, Verdict::Warning, "engine.threads = 3, and there are 4 cores, of which"),
+        ] {
+            let finding = instructions("avx2", 4, share, (configured, threads));
+            assert_eq!(finding.verdict, verdict, "{finding:?}");
+            assert!(finding.found.starts_with(found), "{finding:?}");
+        }
+        assert!(instructions("avx2", 4, share(None, Some(250)), (3, 3)).advice.contains("to 2 or less, or to 0"));
     }
 }

@@ -76,7 +76,7 @@ impl<'a> Loader<'a> {
         info!(
             library = %self.library.path().display(),
             kernels = model.kernels(),
-            threads = self.settings.threads,
+            threads = recurve_runtime::threads(self.settings.threads),
             slots = self.settings.slots,
             ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX),
             "graph loaded"

@@ -3,7 +3,9 @@
 
 pub mod announce;
 pub mod exit;
+mod group;
 pub mod memory;
+pub mod processors;
 pub mod service;
 pub mod signals;
 pub mod socket_unit;
