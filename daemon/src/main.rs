@@ -1,11 +1,10 @@
 //! `recurved`: reads the configuration, binds the addresses, serves until it is told to stop.
 
-use std::io::Write as _;
+use std::io::{ErrorKind, Write as _};
 use std::path::Path;
 use std::process::ExitCode;
 use std::time::SystemTime;
 
-use clap::Parser as _;
 use recurved::config::{self, Cli, Command, Entry, Flags, Format, Held, Loaded, Settings};
 use recurved::doctor;
 use recurved::grpc::{Listener, concerns_at};
@@ -20,11 +19,11 @@ use tokio::sync::mpsc;
 use tracing::{error, warn};
 
 fn main() -> ExitCode {
-    let cli = match Cli::try_parse() {
+    let cli = match Cli::read() {
         Ok(cli) => cli,
         Err(error) => {
-            let _ = error.print();
-            return if error.use_stderr() { exit::USAGE.into() } else { ExitCode::SUCCESS };
+            let printed = error.print().and_then(|()| std::io::stdout().flush());
+            return if error.use_stderr() { exit::USAGE.into() } else { written(printed) };
         }
     };
     match cli.command {
@@ -201,8 +200,19 @@ fn as_service(flags: &Flags) -> (Loaded, SocketUnit) {
     (config::load(flags, &[]).noting((!addresses.is_empty()).then(left_out)), SocketUnit::default())
 }
 
-/// Writes to standard output; a reader that went away is no failure.
+/// Writes to standard output.
 fn print(text: &str) -> ExitCode {
-    let _ = std::io::stdout().write_all(text.as_bytes());
-    ExitCode::SUCCESS
+    let mut out = std::io::stdout().lock();
+    written(out.write_all(text.as_bytes()).and_then(|()| out.flush()))
+}
+
+/// The exit code after a write to standard output. A reader that closed it early, as `head` does, is no failure.
+fn written(result: std::io::Result<()>) -> ExitCode {
+    match result {
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => {
+            let _ = writeln!(std::io::stderr(), "recurved: cannot write to standard output: {error}");
+            exit::IO.into()
+        }
+        _ => ExitCode::SUCCESS,
+    }
 }

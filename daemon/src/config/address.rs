@@ -1,7 +1,9 @@
 //! Where the daemon listens.
 
+use std::ffi::OsStr;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::PathBuf;
 use std::str::FromStr;
 
@@ -22,10 +24,11 @@ impl Address {
     ///
     /// # Errors
     /// What is wrong with the entry.
-    pub(super) fn listed(text: &str) -> Result<Vec<Self>, String> {
-        match text.strip_prefix("localhost:").map(str::parse) {
+    pub(super) fn listed(text: impl AsRef<OsStr>) -> Result<Vec<Self>, String> {
+        let text = text.as_ref();
+        match text.to_str().and_then(|text| text.strip_prefix("localhost:")).map(str::parse) {
             Some(Ok(port)) => Ok(loopback(port, has_ipv6())),
-            _ => Ok(vec![text.parse()?]),
+            _ => Ok(vec![Self::of(text)?]),
         }
     }
 
@@ -115,20 +118,38 @@ impl FromStr for Address {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        if let Some(rest) = text.strip_prefix("unix:") {
-            let path = rest.strip_prefix("//").unwrap_or(rest);
-            if !path.starts_with('/') {
-                return Err("a Unix socket needs an absolute path, as in unix:/run/recurve/recurved.sock".into());
-            }
-            if path.len() > UNIX_PATH_MAX || path.contains('\0') {
-                return Err(format!("the path of a Unix socket has at most {UNIX_PATH_MAX} bytes and no zero byte"));
-            }
-            return Ok(Self::Unix(PathBuf::from(path)));
+        if let Some(path) = text.strip_prefix("unix:") {
+            return unix(path.as_bytes());
         }
         text.parse().map(Self::Tcp).map_err(|_| {
             "not an address: write IP:PORT (127.0.0.1:50051, [::1]:50051), localhost:PORT or unix:/PATH".into()
         })
     }
+}
+
+impl Address {
+    /// An address that may be a path which is not UTF-8.
+    ///
+    /// # Errors
+    /// It is no address.
+    pub(super) fn of(text: &OsStr) -> Result<Self, String> {
+        match text.as_bytes().strip_prefix(b"unix:") {
+            Some(path) => unix(path),
+            None => text.to_string_lossy().parse(),
+        }
+    }
+}
+
+/// The socket at a path, with or without the `//` of a URL before it.
+fn unix(path: &[u8]) -> Result<Address, String> {
+    let path = path.strip_prefix(b"//").unwrap_or(path);
+    if !path.starts_with(b"/") {
+        return Err("a Unix socket needs an absolute path, as in unix:/run/recurve/recurved.sock".into());
+    }
+    if path.len() > UNIX_PATH_MAX || path.contains(&0) {
+        return Err(format!("the path of a Unix socket has at most {UNIX_PATH_MAX} bytes and no zero byte"));
+    }
+    Ok(Address::Unix(PathBuf::from(OsStr::from_bytes(path))))
 }
 
 #[cfg(test)]

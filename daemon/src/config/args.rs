@@ -1,9 +1,11 @@
 //! The command line of `recurved`.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use super::mistyped;
 use crate::system::exit;
 
 /// Where the configuration file is when nothing else is said.
@@ -17,7 +19,7 @@ pub(super) const DEFAULT_FILE: &str = "/etc/recurve/recurved.toml";
 #[derive(Debug, Parser)]
 #[command(name = "recurved", version, after_help = exit::help())]
 pub struct Cli {
-    /// What to do; without it, serve.
+    /// What to do. Default: serve.
     #[command(subcommand)]
     pub command: Option<Command>,
     /// Settings given as flags.
@@ -25,19 +27,36 @@ pub struct Cli {
     pub flags: Flags,
 }
 
+impl Cli {
+    /// Reads the command line of this process.
+    ///
+    /// # Errors
+    /// It is wrong, or asks for help or the version.
+    pub fn read() -> Result<Self, clap::Error> {
+        Self::understand(std::env::args_os())
+    }
+
+    pub(super) fn understand(words: impl IntoIterator<Item = OsString>) -> Result<Self, clap::Error> {
+        let words: Vec<OsString> = words.into_iter().collect();
+        Self::try_parse_from(&words).map_err(|error| mistyped::explained(error, &words))
+    }
+}
+
 /// What `recurved` can do besides serving.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Prints the settings in effect and where each came from; exits with 78 when something is wrong. Without --config, or with the
-    /// service's file, the sockets that systemd holds for the service belong to it.
+    /// Prints the settings in effect and the source of each. Exits with 78 when a setting is wrong.
+    ///
+    /// Without --config, or with the service's file, the sockets that systemd holds for the service are included.
     CheckConfig {
         /// How to print them.
         #[arg(long, value_enum, default_value_t = Format::Text)]
         format: Format,
     },
-    /// Looks at this machine, its configuration and its files, and says what to do where something is wrong; exits with 69 when
-    /// the daemon would not serve, and with 78 when its configuration is wrong. Without --config, or with the service's file, the
-    /// sockets that systemd holds for the service belong to it, and are not tried.
+    /// Diagnoses this machine, the configuration and the files, and says how to mend what is wrong. Exits with 69 when the daemon
+    /// would not serve, and with 78 when its configuration is wrong.
+    ///
+    /// Without --config, or with the service's file, the sockets that systemd holds for the service are included, but not opened.
     Doctor {
         /// How to print what was found.
         #[arg(long, value_enum, default_value_t = Format::Text)]
@@ -78,11 +97,11 @@ pub struct Flags {
     pub bundle: Option<PathBuf>,
     /// Address to serve on, IP:PORT or unix:/PATH; may be given several times [default: 127.0.0.1:50051]
     #[arg(long, value_name = "ADDR", global = true)]
-    pub listen: Vec<String>,
+    pub listen: Vec<OsString>,
     /// Serve without encryption on addresses that other machines can reach
     #[arg(long, global = true)]
     pub insecure: bool,
-    /// Folder for what must survive a restart [default: /var/lib/recurve]
+    /// Folder of the models and of the daemon's state [default: /var/lib/recurve]
     #[arg(long, value_name = "DIR", global = true)]
     pub state_dir: Option<PathBuf>,
     /// What to log: off, error, warn, info, debug, trace, or TARGET=LEVEL,… [default: info]

@@ -1,5 +1,7 @@
 //! The sources of settings, each as a figment provider: defaults < sockets that systemd holds < file < environment < flags.
 
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
 use figment::providers::{Format, Toml};
@@ -10,6 +12,7 @@ use super::address::Held;
 use super::args::Flags;
 use super::key::{Key, Kind, VARIABLE_PREFIX, variable};
 use super::keys::{KEYS, find};
+use super::os_text;
 use super::otel;
 use super::report::{Problem, Source};
 
@@ -154,11 +157,32 @@ fn environment(variables: &[(String, String)]) -> Layer {
 fn from_text(key: Option<&Key>, text: &str) -> Value {
     match key.map(|key| key.kind) {
         Some(Kind::Bool | Kind::Integer { .. }) => text.trim().parse::<Value>().unwrap_or_else(|never| match never {}),
-        Some(Kind::Addresses | Kind::Registries | Kind::Pairs) => {
-            text.split(',').map(str::trim).filter(|part| !part.is_empty()).map(Value::from).collect::<Vec<_>>().into()
-        }
+        Some(Kind::Addresses | Kind::Registries | Kind::Pairs) => list(text).into(),
         _ => text.into(),
     }
+}
+
+/// The items between commas.
+fn list(text: &str) -> Vec<Value> {
+    if os_text::is_encoded(text) {
+        let text = os_text::decode(text);
+        let items = text.as_bytes().split(|byte| *byte == b',').map(<[u8]>::trim_ascii).filter(|item| !item.is_empty());
+        return items.map(|item| os_text::encode(OsStr::from_bytes(item)).into()).collect();
+    }
+    text.split(',').map(str::trim).filter(|part| !part.is_empty()).map(Value::from).collect()
+}
+
+/// Variables that differ from a key's variable by capital and small letters alone. Each is a problem: nothing reads it.
+pub(super) fn miscased(variables: &[(String, String)]) -> Vec<Problem> {
+    let meant = |name: &str| {
+        let rest = name.to_uppercase().strip_prefix(VARIABLE_PREFIX)?.to_lowercase().replace("__", ".");
+        find(&rest).map(Key::variable).filter(|right| right != name && !name.starts_with(VARIABLE_PREFIX))
+    };
+    let problem = |(name, _): &(String, String)| {
+        let message = format!("unknown variable; did you mean {}?", meant(name)?);
+        Some(Problem { key: None, value: None, source: Source::Environment(name.clone()), message })
+    };
+    variables.iter().filter_map(problem).collect()
 }
 
 /// The flags that were given.
@@ -169,12 +193,12 @@ fn flags(flags: &Flags) -> Layer {
             insert(&mut data, path, value);
         }
     };
-    let text = |path: &PathBuf| Value::from(path.to_string_lossy().into_owned());
+    let text = |path: &PathBuf| Value::from(os_text::encode(path.as_os_str()));
     set("bundle", flags.bundle.as_ref().map(text));
     set("state_dir", flags.state_dir.as_ref().map(text));
     set("log.level", flags.log.clone().map(Value::from));
     set("insecure", flags.insecure.then(|| Value::from(true)));
-    let listen: Vec<Value> = flags.listen.iter().map(|address| Value::from(address.as_str())).collect();
+    let listen: Vec<Value> = flags.listen.iter().map(|address| Value::from(os_text::encode(address))).collect();
     set("listen", (!listen.is_empty()).then(|| listen.into()));
     Layer { name: FLAG, file: None, data }
 }

@@ -9,6 +9,8 @@ mod key;
 mod keys;
 mod layers;
 mod man;
+mod mistyped;
+mod os_text;
 mod otel;
 mod read;
 mod reference;
@@ -84,10 +86,9 @@ fn is_same_file(one: &Path, other: &Path) -> bool {
     one == other || one.canonicalize().is_ok_and(|one| other.canonicalize().is_ok_and(|other| one == other))
 }
 
-/// The variables of the environment whose names are text.
+/// The variables of the environment whose names are text. Values that are not UTF-8 are encoded.
 fn variables() -> impl Iterator<Item = (String, String)> {
-    std::env::vars_os()
-        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.to_string_lossy().into_owned())))
+    std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, os_text::encode(&value))))
 }
 
 /// Whether there is such a key.
@@ -118,7 +119,7 @@ pub(crate) fn defaults() -> Settings {
 
 /// Reads the given sources.
 fn load_from(flags: &Flags, file: Option<&Path>, variables: &[(String, String)], inherited: &[Held]) -> Loaded {
-    let mut problems = Vec::new();
+    let mut problems = layers::miscased(variables);
     let file = file.and_then(|path| layers::file(path).map_err(|problem| problems.push(*problem)).ok());
     let figment = layers::stack(inherited, file, variables, flags);
     let mut reader = read::Reader::new(figment, problems);

@@ -10,9 +10,11 @@ use serde_json::Value as Json;
 use tracing_subscriber::filter::{LevelFilter, Targets};
 
 use super::address::Address;
-use super::key::{Key, Kind};
+use super::key::Kind;
 use super::keys::{KEYS, find};
 use super::layers;
+use super::mistyped;
+use super::os_text;
 use super::report::{Entry, Problem, Source};
 use super::settings::LogLevel;
 
@@ -56,7 +58,8 @@ impl Reader {
     pub(super) fn path(&mut self, path: &str) -> Option<PathBuf> {
         self.take(path, |_, value| match value.as_str() {
             Some("") => Err("must not be empty".into()),
-            Some(text) => Ok(PathBuf::from(text)),
+            Some(text) if text.contains('\0') && !os_text::is_encoded(text) => Err("must not hold a zero byte".into()),
+            Some(text) => Ok(PathBuf::from(os_text::decode(text))),
             None => Err(String::new()),
         })
     }
@@ -90,7 +93,8 @@ impl Reader {
             };
             let mut addresses = Vec::new();
             for item in items {
-                for address in Address::listed(item).map_err(|reason| format!("{item:?} is {reason}"))? {
+                let listed = Address::listed(os_text::decode(item));
+                for address in listed.map_err(|reason| format!("{:?} is {reason}", os_text::shown(item)))? {
                     if addresses.contains(&address) && !matches!(address, Address::Tcp(a) if a.port() == 0) {
                         return Err(format!("{address} is given twice"));
                     }
@@ -211,11 +215,16 @@ impl Reader {
         walk(&self.data, "", &mut unknown);
         for (path, value) in unknown {
             let source = layers::source(&self.figment, &value, &path);
-            let message = match (&value, nearest(&path)) {
-                (Value::Dict(..), _) => format!("is no section; the sections are {}", sections().join(", ")),
+            if let Source::Environment(_) = source {
+                // The name that was typed says more than the path that was made of it.
+                let message = mistyped::variable(&path);
+                self.problems.push(Problem { key: None, value: None, source, message });
+                continue;
+            }
+            let message = match &value {
+                Value::Dict(..) => mistyped::section(&path, &sections()),
                 _ if is_section(&path) => "is a section, not a key".to_owned(),
-                (_, Some(key)) => format!("is no key; did you mean {}?", key.path),
-                (_, None) => "is no key; `recurved check-config` lists them all".to_owned(),
+                _ => mistyped::key(&path),
             };
             self.problems.push(Problem { key: Some(path), value: Some(json(&value)), source, message });
         }
@@ -282,16 +291,6 @@ fn walk(data: &Dict, prefix: &str, unknown: &mut Vec<(String, Value)>) {
     }
 }
 
-/// The key that was most likely meant.
-fn nearest(path: &str) -> Option<&'static Key> {
-    let last = |path: &str| path.rsplit('.').next().unwrap_or_default().to_owned();
-    KEYS.iter()
-        .map(|key| (strsim::jaro_winkler(key.path, path).max(strsim::jaro_winkler(&last(key.path), &last(path))), key))
-        .filter(|(likeness, _)| *likeness > 0.85)
-        .max_by(|(a, _), (b, _)| a.total_cmp(b))
-        .map(|(_, key)| key)
-}
-
 fn lookup<'a>(data: &'a Dict, path: &str) -> Option<&'a Value> {
     match path.split_once('.') {
         None => data.get(path),
@@ -318,6 +317,7 @@ fn json(value: &Value) -> Json {
     match value {
         Value::Dict(_, inner) => inner.iter().map(|(name, value)| (name.clone(), json(value))).collect(),
         Value::Array(_, items) => items.iter().map(json).collect(),
+        Value::String(_, text) => os_text::shown(text).into(),
         other => serde_json::to_value(other).unwrap_or(Json::Null),
     }
 }

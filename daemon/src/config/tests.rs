@@ -69,15 +69,16 @@ fn all_problems_are_reported_together() {
         ("engine.threads", "from 0 to 1024"),
         ("engine.slots", "from 1 to 256"),
         ("engine.spinning", "true or false"),
-        ("engine.thread", "did you mean engine.threads?"),
         ("limits.max_tokens", "from 1 to"),
         ("log.level", "debug"),
         ("log.format", "text or json"),
-        ("moon.phase", "is no key"),
+        ("moon.phase", "unknown key"),
     ] {
         let problem = loaded.report.problems.iter().find(|p| p.key.as_deref() == Some(key));
         assert!(problem.is_some_and(|p| p.message.contains(words)), "{key}: {text}");
     }
+    let variable = loaded.report.problems.iter().find(|p| p.key.is_none()).unwrap().to_string();
+    assert_eq!(variable, "environment RECURVE_ENGINE__THREAD: unknown variable; did you mean RECURVE_ENGINE__THREADS?");
     assert_eq!(loaded.report.problems.len(), 10, "{text}");
     assert!(text.contains("environment RECURVE_ENGINE__SPINNING"), "{text}");
     assert!(loaded.settings.is_none());
@@ -272,4 +273,53 @@ fn sockets_that_cannot_be_served_are_problems_beside_all_others() {
     assert_eq!((report.ok, report.problems.len()), (false, 3));
     let right = load_from(&flags(), None, &[], &[]).refusing(&[]);
     assert!(right.report.ok && right.settings.is_some());
+}
+
+#[test]
+fn a_variable_in_small_letters_is_not_overlooked() {
+    let variables = owned(&[("recurve_engine__threads", "2"), ("recurve_other", "x"), ("Recurve_Bundle", "b")]);
+    let report = load_from(&flags(), None, &variables, &[]).report;
+    assert!(!report.ok && report.problems.len() == 2, "{}", report.text());
+    let text = report.text();
+    assert!(
+        text.contains("environment recurve_engine__threads: unknown variable; did you mean RECURVE_ENGINE__THREADS?"),
+        "{text}"
+    );
+}
+
+#[test]
+fn paths_that_are_not_utf_8_stay_as_they_are() {
+    use std::ffi::OsStr;
+    use std::os::unix::ffi::OsStrExt as _;
+    let path = |bytes: &'static [u8]| PathBuf::from(OsStr::from_bytes(bytes));
+    let given = Flags {
+        bundle: Some(path(b"/a\xffb")),
+        state_dir: Some(path(b"/s\xfe")),
+        listen: vec![OsStr::from_bytes(b"unix:/run/\xff.sock").to_owned()],
+        ..Flags::default()
+    };
+    let variable = |name: &str, bytes: &[u8]| (name.to_owned(), os_text::encode(OsStr::from_bytes(bytes)));
+    let variables = [
+        variable("RECURVE_ENGINE__LIBRARY", b"/l\xff.so"),
+        variable("RECURVE_TELEMETRY__DIR", b"/t\xff"),
+        variable("RECURVE_REGISTRY__AUTH_FILE", b"/k\xff"),
+    ];
+    let loaded = load_from(&given, None, &variables, &[]);
+    let settings = loaded.settings.unwrap_or_else(|| panic!("{}", loaded.report.text()));
+    assert_eq!(settings.bundle, Some(path(b"/a\xffb")));
+    assert_eq!(settings.state_dir, path(b"/s\xfe"));
+    assert_eq!(settings.listen, [Address::Unix(path(b"/run/\xff.sock"))]);
+    assert_eq!(settings.engine.library, Some(path(b"/l\xff.so")));
+    assert_eq!(settings.telemetry.dir, Some(path(b"/t\xff")));
+    assert_eq!(settings.registry.auth_file, Some(path(b"/k\xff")));
+    // They are shown so that every byte can be read.
+    assert!(loaded.report.text().contains(r#"bundle = "/a\\xFFb""#), "{}", loaded.report.text());
+    let listen = [variable("RECURVE_LISTEN", b"127.0.0.1:7, unix:/run/\xff.sock")];
+    let settings = load_from(&flags(), None, &listen, &[]).settings.unwrap();
+    assert_eq!(settings.listen, ["127.0.0.1:7".parse().unwrap(), Address::Unix(path(b"/run/\xff.sock"))]);
+    // What is no path says so, with its value.
+    let wrong = load_from(&flags(), None, &[variable("RECURVE_ENGINE__THREADS", b"\xff")], &[]).report.text();
+    assert!(wrong.contains(r#"engine.threads = "\\xFF""#) && wrong.contains("from 0 to 1024"), "{wrong}");
+    let wrong = load_text("bundle = \"a\\u0000b\"", &[], &Flags::default()).report.text();
+    assert!(wrong.contains("must not hold a zero byte"), "{wrong}");
 }

@@ -16,11 +16,13 @@ pub const UNAVAILABLE: u8 = 69;
 pub const SOFTWARE: u8 = 70;
 /// The system refused threads, signals, memory for locked weights, or the state directory.
 pub const OS: u8 = 71;
+/// Standard output cannot be written to.
+pub const IO: u8 = 74;
 /// The configuration is wrong.
 pub const CONFIG: u8 = 78;
 
 /// Every exit code and what it means, in the words of `--help`, of the manual page and of `docs/exit-codes.md`.
-pub const CODES: [(u8, &str); 8] = [
+pub const CODES: [(u8, &str); 9] = [
     (0, "stopped by SIGTERM or SIGINT"),
     (USAGE, "wrong command line"),
     (DATA, "the bundle is damaged or not of a kind that this version serves"),
@@ -28,6 +30,7 @@ pub const CODES: [(u8, &str); 8] = [
     (UNAVAILABLE, "an address cannot be listened on, or ONNX Runtime is missing or unsuitable"),
     (SOFTWARE, "the engine failed while serving; the log says why"),
     (OS, "the system refused threads, signals, memory for locked weights, or the state directory"),
+    (IO, "standard output cannot be written to, a full disk for instance"),
     (CONFIG, "wrong configuration; all problems are listed"),
 ];
 

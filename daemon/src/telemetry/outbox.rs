@@ -82,7 +82,9 @@ impl Outbox {
             tracing::warn!(%error, file = %path.display(), "what waited for the collector is damaged and dropped");
             for end in ["", "-wal", "-shm"] {
                 // One that is not there need not go.
-                let _ = std::fs::remove_file(format!("{}{end}", path.display()));
+                let mut file = path.clone().into_os_string();
+                file.push(end);
+                let _ = std::fs::remove_file(file);
             }
             open()
         })

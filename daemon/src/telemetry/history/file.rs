@@ -145,7 +145,11 @@ fn put_aside(path: &Path) -> PathBuf {
     let at = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
     let aside = path.with_extension(format!("damaged-{at}.db"));
     for end in ["", "-wal", "-shm"] {
-        let named = |path: &Path| PathBuf::from(format!("{}{end}", path.display()));
+        let named = |path: &Path| {
+            let mut name = path.as_os_str().to_owned();
+            name.push(end);
+            PathBuf::from(name)
+        };
         // One that is not there need not be moved; one that cannot be moved fails the next opening.
         let _ = std::fs::rename(named(path), named(&aside));
     }
