@@ -1,5 +1,6 @@
 //! The command line. The only file that reads the environment.
 
+use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -13,6 +14,8 @@ use crate::exit::{self, Failure};
 use crate::fleet::inventory::{Device, Inventory};
 use crate::fleet::select::{Selector, select};
 use crate::target::{self, Address, CertificateFiles, Target};
+pub(crate) use crate::values::{Tokens, duration, duration_or_none};
+use crate::values::{decimal, logit_bias, whole};
 
 /// Exports RecurrentGemma checkpoints to bundles, and talks to the daemons that serve them.
 #[derive(Debug, Parser)]
@@ -25,11 +28,11 @@ pub(crate) struct Cli {
 /// What to do.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Continue a prompt; the text streams as it is made
+    /// Generate an answer to a prompt, and print it as it arrives
     Generate(command::generate::Args),
-    /// Talk in the terminal; Ctrl-C stops an answer, not the program
+    /// Hold a conversation in the terminal; Ctrl-C stops the answer, not the program
     Chat(command::chat::Args),
-    /// Tell how probable a text is to the model, token by token
+    /// Print the log-probability of each token of a text
     Score(command::score::Args),
     /// Turn text into token ids
     Tokenize(command::tokenize::Args),
@@ -47,27 +50,27 @@ pub(crate) enum Command {
     Pull(command::pull::Args),
     /// Send a bundle to a daemon or a fleet, have it tested there, and serve it
     Deploy(command::deploy::Args),
-    /// Serve the model that was active before, on a daemon or a fleet
+    /// Return a daemon or a fleet to the model that was active before
     Rollback(command::rollback::Args),
-    /// Gather the history of daemons, and tell how they did
+    /// Collect the history of daemons, and summarize it
     Telemetry(command::telemetry::Args),
-    /// Tell what daemons serve, and what went wrong there
+    /// Show what daemons serve, and their last failure
     Status(command::status::Args),
     /// Watch daemons live: load, times, temperatures, alarms
     Top(command::top::Args),
-    /// Show what daemons logged
+    /// Show the log of daemons
     Logs(command::logs::Args),
-    /// Describe a daemon's node, change its settings, drain it, tell who changed it
+    /// Describe a daemon, change its settings, drain it, or show who changed it
     Node(command::node::Args),
-    /// Look for what is wrong with a machine, and say what to do about it
+    /// Diagnose a machine, and say how to mend what is wrong
     Doctor(command::doctor::Args),
     /// List the models of a daemon, or remove one
     Models(command::models::Args),
-    /// Sign bundles, and say whose signatures a daemon believes
+    /// Sign bundles, and manage the signatures that a daemon accepts
     Trust(command::trust::Args),
-    /// Keep the inventory: which devices there are
+    /// List, add, change and remove the devices of the inventory
     Devices(command::devices::Args),
-    /// Print a script that completes this command line in a shell
+    /// Print a completion script for a shell
     Completions(command::completions::Args),
     /// Write the manual pages into a folder
     Man(command::man::Args),
@@ -76,19 +79,19 @@ pub(crate) enum Command {
 /// Which daemon.
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct On {
-    /// The daemon to ask: a name of the inventory, host:port, or unix:/path. Default: the socket
-    /// /run/recurve/recurved.sock where it exists, else 127.0.0.1:50051
+    /// The daemon to connect to: the name of a device in the inventory, host:port, or unix:/path. Default: the socket
+    /// /run/recurve/recurved.sock if it exists, else 127.0.0.1:50051
     #[arg(long = "on", value_name = "TARGET", env = "RECURVE_ON", hide_env_values = true, global = true)]
-    target: Option<String>,
+    target: Option<OsString>,
     #[command(flatten)]
     fleet: Fleet,
-    /// The certificate in PEM of the authority that knows the daemon: TLS, for daemons that other machines can reach
+    /// The CA certificate (PEM) that signed the daemon's certificate. Switches TLS on
     #[arg(long, value_name = "FILE", env = "RECURVE_CA", hide_env_values = true, global = true, help_heading = TLS)]
     ca: Option<PathBuf>,
-    /// Your own certificate in PEM, of the authority that the daemon asks
+    /// Your own certificate (PEM), signed by a CA that the daemon accepts
     #[arg(long, value_name = "FILE", env = "RECURVE_CERTIFICATE", hide_env_values = true, global = true, help_heading = TLS)]
     certificate: Option<PathBuf>,
-    /// Your certificate's private key in PEM
+    /// The private key (PEM) of your certificate
     #[arg(long, value_name = "FILE", env = "RECURVE_KEY", hide_env_values = true, global = true, help_heading = TLS)]
     key: Option<PathBuf>,
 }
@@ -98,16 +101,21 @@ const TLS: &str = "TLS, where the inventory does not say it";
 impl On {
     /// The address that was asked for, or the default one.
     pub(crate) fn address(&self) -> Result<Address, Failure> {
-        match self.target.as_deref() {
-            Some(name) if target::is_name(name) => self.device(&self.fleet.on(name)?),
-            on => {
-                let target = target::resolve(on, Path::new(target::LOCAL_SOCKET))?;
+        match self.name() {
+            Some(name) => self.device(&self.fleet.on(name)?),
+            None => {
+                let target = target::resolve(self.target.as_deref(), Path::new(target::LOCAL_SOCKET))?;
                 // Whoever may open a Unix socket is known by that.
                 let tcp = matches!(target, Target::Tcp { .. });
                 let certificates = if tcp { self.certificates()?.map(|files| files.read()).transpose()? } else { None };
                 Ok(Address { target, certificates })
             }
         }
+    }
+
+    /// The name of the inventory that stands where an address may stand.
+    fn name(&self) -> Option<&str> {
+        self.target.as_deref().and_then(OsStr::to_str).filter(|text| target::is_name(text))
     }
 
     /// The devices that selectors mean; without any the one daemon, called by its address.
@@ -122,21 +130,21 @@ impl On {
 
     /// The same, where a device of the inventory keeps its name when `--on` names it.
     pub(crate) fn named(&self, to: &[Selector]) -> Result<Vec<(String, Address)>, Failure> {
-        match self.target.as_deref() {
-            Some(name) if to.is_empty() && target::is_name(name) => Ok(vec![(name.to_owned(), self.address()?)]),
+        match self.name() {
+            Some(name) if to.is_empty() => Ok(vec![(name.to_owned(), self.address()?)]),
             _ => self.devices(to),
         }
     }
 
     /// Only the names of these, without any certificates; none where nothing was named.
     pub(crate) fn names(&self, to: &[Selector]) -> Result<Option<Vec<String>>, Failure> {
-        match self.target.as_deref() {
+        match (self.name(), self.target.as_deref()) {
             _ if !to.is_empty() => {
                 Ok(Some(select(to, &self.inventory()?)?.into_iter().map(|device| device.name).collect()))
             }
-            Some(name) if target::is_name(name) => Ok(Some(vec![self.fleet.on(name)?.name])),
-            on @ Some(_) => Ok(Some(vec![target::resolve(on, Path::new(target::LOCAL_SOCKET))?.to_string()])),
-            None => Ok(None),
+            (Some(name), _) => Ok(Some(vec![self.fleet.on(name)?.name])),
+            (None, on @ Some(_)) => Ok(Some(vec![target::resolve(on, Path::new(target::LOCAL_SOCKET))?.to_string()])),
+            (None, None) => Ok(None),
         }
     }
 
@@ -175,13 +183,13 @@ impl On {
 /// How a registry is reached, and as whom.
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct RegistryArgs {
-    /// Speak plain HTTP, without encryption. A registry on loopback needs no such word
+    /// Use plain HTTP, without encryption. Not needed for a registry on loopback
     #[arg(long)]
     plain_http: bool,
-    /// Certificates in PEM of an authority that is trusted beside the system's
+    /// CA certificates (PEM) to trust in addition to the system's
     #[arg(long, value_name = "FILE")]
     registry_ca: Option<PathBuf>,
-    /// Where the credentials are. Default: those that podman, skopeo and docker keep for this user
+    /// The file with the credentials. Default: the files of podman, skopeo and docker for this user
     #[arg(long, value_name = "FILE", env = "REGISTRY_AUTH_FILE", hide_env_values = true)]
     auth_file: Option<PathBuf>,
 }
@@ -236,7 +244,7 @@ fn usual_auth_files() -> Vec<PathBuf> {
 /// Which inventory.
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct Fleet {
-    /// The inventory of devices. Default: recurve/fleet.toml in $XDG_CONFIG_HOME, else in ~/.config
+    /// The inventory of devices. Default: recurve/fleet.toml in $XDG_CONFIG_HOME, or in ~/.config
     #[arg(long, value_name = "FILE", env = "RECURVE_FLEET", hide_env_values = true, global = true)]
     fleet: Option<PathBuf>,
 }
@@ -281,7 +289,7 @@ impl Fleet {
 /// Where gathered telemetry is.
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct Telemetry {
-    /// Where it is kept. Default: recurve/telemetry.db in $XDG_DATA_HOME, else in ~/.local/share
+    /// The database with the collected history. Default: recurve/telemetry.db in $XDG_DATA_HOME, or in ~/.local/share
     #[arg(long, value_name = "FILE", env = "RECURVE_TELEMETRY_STORE", hide_env_values = true)]
     store: Option<PathBuf>,
 }
@@ -311,54 +319,60 @@ pub(crate) fn no_color() -> bool {
     std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty())
 }
 
+/// Whether the terminal understands no escape sequences: `TERM` is `dumb`, or not set.
+#[expect(clippy::disallowed_methods, reason = "this is the one file that reads the environment")]
+pub(crate) fn dumb_terminal() -> bool {
+    std::env::var_os("TERM").is_none_or(|term| term == "dumb")
+}
+
 const SAMPLING: &str = "Sampling (each is the bundle's own where it is not given)";
 
 /// How an answer is made: what `generate` and `chat` have in common.
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct Generation {
-    /// Most tokens to generate. Default: the bundle's own
-    #[arg(long, value_name = "N")]
+    /// Maximum number of tokens to generate. Default: the bundle's
+    #[arg(long, value_name = "N", value_parser = whole::<u32>(1..=u64::from(u32::MAX)))]
     max_tokens: Option<u32>,
-    /// Randomness: 0 always takes the most probable token; 0 to 100
-    #[arg(long, help_heading = SAMPLING, value_name = "X", allow_negative_numbers = true)]
+    /// Randomness, 0 to 100; 0 always takes the most probable token
+    #[arg(long, help_heading = SAMPLING, value_name = "X", value_parser = decimal)]
     temperature: Option<f32>,
     /// Choose among the K most probable tokens; 0: all
-    #[arg(long, help_heading = SAMPLING, value_name = "K")]
+    #[arg(long, help_heading = SAMPLING, value_name = "K", value_parser = whole::<u32>(0..=u64::from(u32::MAX)))]
     top_k: Option<u32>,
     /// Choose among the most probable tokens that together have probability P; above 0, up to 1; 1: all
-    #[arg(long, help_heading = SAMPLING, value_name = "P", allow_negative_numbers = true)]
+    #[arg(long, help_heading = SAMPLING, value_name = "P", value_parser = decimal)]
     top_p: Option<f32>,
     /// Choose among tokens at least P times as probable as the most probable; 0 to 1; 0: all
-    #[arg(long, help_heading = SAMPLING, value_name = "P", allow_negative_numbers = true)]
+    #[arg(long, help_heading = SAMPLING, value_name = "P", value_parser = decimal)]
     min_p: Option<f32>,
     /// Make tokens seen among the last 1,024 less likely by this factor; 1: no change
-    #[arg(long, help_heading = SAMPLING, value_name = "X", allow_negative_numbers = true)]
+    #[arg(long, help_heading = SAMPLING, value_name = "X", value_parser = decimal)]
     repetition_penalty: Option<f32>,
     /// Subtract X once from the logit of each token seen among the last 1,024; -100 to 100
-    #[arg(long, help_heading = SAMPLING, value_name = "X", allow_negative_numbers = true)]
+    #[arg(long, help_heading = SAMPLING, value_name = "X", value_parser = decimal)]
     presence_penalty: Option<f32>,
     /// Subtract X for each time the token was seen among the last 1,024; -100 to 100
-    #[arg(long, help_heading = SAMPLING, value_name = "X", allow_negative_numbers = true)]
+    #[arg(long, help_heading = SAMPLING, value_name = "X", value_parser = decimal)]
     frequency_penalty: Option<f32>,
     /// Add VALUE to the logit of token ID, such as 17=-100; may be repeated
     #[arg(long, help_heading = SAMPLING, value_name = "ID=VALUE", value_parser = logit_bias)]
     logit_bias: Vec<(u32, f32)>,
-    /// Repeat an answer: the same seed, prompt and settings give the same tokens. Default: drawn at random
-    #[arg(long, help_heading = SAMPLING, value_name = "N")]
+    /// Seed of the random choices: the same seed, prompt and settings repeat an answer. Default: random
+    #[arg(long, help_heading = SAMPLING, value_name = "N", value_parser = whole::<u64>(0..=u64::MAX))]
     seed: Option<u64>,
-    /// End before this text, at most 256 bytes; may be repeated up to 16 times
+    /// Stop before this text (at most 256 bytes); may be repeated up to 16 times
     #[arg(long, value_name = "TEXT")]
     stop: Vec<String>,
-    /// Go on after the model's end-of-text token, up to --max-tokens
+    /// Continue after the model's end-of-text token, up to --max-tokens
     #[arg(long)]
     ignore_eos: bool,
-    /// Let interactive requests go first
+    /// Give this request a lower priority than interactive ones
     #[arg(long)]
     background: bool,
-    /// Give up after this time, such as 500ms, 30s or 2m. Default: wait
+    /// Give up after this time, such as 500ms, 30s or 2m. Default: no limit
     #[arg(long, value_name = "TIME", value_parser = duration)]
     pub(crate) timeout: Option<Duration>,
-    /// Tell tokens, times and seed on standard error
+    /// Print tokens, times and the seed to standard error
     #[arg(long)]
     pub(crate) stats: bool,
 }
@@ -394,60 +408,6 @@ impl Generation {
     }
 }
 
-/// `ID=VALUE`.
-fn logit_bias(text: &str) -> Result<(u32, f32), String> {
-    let (id, value) = text.split_once('=').ok_or("write ID=VALUE, such as 17=-100")?;
-    let id = id.parse().map_err(|_| format!("{id:?} is not a token id"))?;
-    let value = value.parse().map_err(|_| format!("{value:?} is not a number"))?;
-    Ok((id, value))
-}
-
-/// A time above zero with its unit: `500ms`, `1.5s`, `2m`, `1h`.
-pub(crate) fn duration(text: &str) -> Result<Duration, String> {
-    let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
-    let (number, unit) = text.split_at(digits);
-    let seconds = match unit {
-        "ms" => 0.001,
-        "s" => 1.0,
-        "m" => 60.0,
-        "h" => 3600.0,
-        _ => return Err("write a number and a unit: 500ms, 30s, 2m or 1h".to_owned()),
-    };
-    let number: f64 = number.parse().map_err(|_| format!("{number:?} is not a number"))?;
-    // A gRPC deadline has at most eight digits; a year is far below what it can say.
-    const LONGEST: f64 = 365.0 * 24.0 * 3600.0;
-    let seconds = number * seconds;
-    if !(0.001..=LONGEST).contains(&seconds) {
-        return Err("the time must be from 1ms to 8760h".to_owned());
-    }
-    Ok(Duration::from_secs_f64(seconds))
-}
-
-/// As [`duration`], or `0s`.
-pub(crate) fn duration_or_none(text: &str) -> Result<Duration, String> {
-    if matches!(text, "0" | "0s") { Ok(Duration::ZERO) } else { duration(text) }
-}
-
-/// Token ids, separated by commas or spaces: `2,17,30`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Tokens(pub(crate) Vec<u32>);
-
-impl std::str::FromStr for Tokens {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let ids: Vec<u32> = text
-            .split([',', ' ', '\t', '\r', '\n'])
-            .filter(|part| !part.is_empty())
-            .map(|part| part.parse().map_err(|_| format!("{part:?} is not a token id: write ids such as 2,17,30")))
-            .collect::<Result<_, _>>()?;
-        if ids.is_empty() {
-            return Err("no token ids: write ids such as 2,17,30".to_owned());
-        }
-        Ok(Self(ids))
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use clap::CommandFactory as _;
@@ -457,33 +417,5 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         Cli::command().debug_assert();
-    }
-
-    #[test]
-    fn times_need_a_unit_and_a_sensible_size() {
-        assert_eq!(duration("500ms"), Ok(Duration::from_millis(500)));
-        assert_eq!(duration("1.5s"), Ok(Duration::from_millis(1500)));
-        assert_eq!(duration("2m"), Ok(Duration::from_secs(120)));
-        assert_eq!(duration("1h"), Ok(Duration::from_secs(3600)));
-        for wrong in ["", "30", "s", "-1s", "0s", "1d", "1..2s", "99999999h", "0.1ms", "ms", "1 s"] {
-            assert!(duration(wrong).is_err(), "{wrong:?}");
-        }
-    }
-
-    #[test]
-    fn token_ids_are_separated_by_commas_or_spaces() {
-        assert_eq!("2,17, 30\n".parse(), Ok(Tokens(vec![2, 17, 30])));
-        assert_eq!("2 17".parse(), Ok(Tokens(vec![2, 17])));
-        for wrong in ["", " ", ",", "2,x", "-1", "4294967296", "[2]"] {
-            assert!(wrong.parse::<Tokens>().is_err(), "{wrong:?}");
-        }
-    }
-
-    #[test]
-    fn a_logit_bias_is_an_id_and_a_number() {
-        assert_eq!(logit_bias("17=-100"), Ok((17, -100.0)));
-        for wrong in ["17", "=1", "a=1", "17=", "17=x"] {
-            assert!(logit_bias(wrong).is_err(), "{wrong:?}");
-        }
     }
 }

@@ -9,6 +9,7 @@ pub(crate) mod trust;
 
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use http::Uri;
@@ -20,11 +21,11 @@ use recurve_proto::v1::inference_client::InferenceClient;
 use recurve_proto::v1::{
     Delta, DetokenizeRequest, Finish, GenerateRequest, ScoreRequest, ScoreResponse, TokenizeRequest, TokenizeResponse,
 };
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, UnixStream};
 use tonic::codegen::StdError;
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
 use tonic::{Request, Response, Status};
-use tower::{Service, ServiceExt as _};
+use tower::{Service, ServiceExt as _, service_fn};
 
 use crate::args::On;
 use crate::exit::Failure;
@@ -162,7 +163,10 @@ async fn channel(address: &Address, silent: Duration) -> Result<(Channel, Peer),
     let connecting = async {
         match target {
             Target::Tcp { .. } => endpoint.connect_with_connector(connector(accept, &peer.heard)).await,
-            Target::Unix(_) => endpoint.connect().await,
+            Target::Unix(path) => {
+                let path = path.clone();
+                endpoint.connect_with_connector(service_fn(move |_: Uri| open(path.clone()))).await
+            }
         }
     };
     match tokio::time::timeout(accept, connecting).await {
@@ -178,13 +182,13 @@ fn connector(
     accept: Duration,
     heard: &Heard,
 ) -> impl Service<Uri, Response = TokioIo<Listening<TcpStream>>, Error = StdError, Future: Send> + Send + 'static {
-    let mut tcp = HttpConnector::new_with_resolver(tower::service_fn(addresses));
+    let mut tcp = HttpConnector::new_with_resolver(service_fn(addresses));
     // TLS is the endpoint's.
     tcp.enforce_http(false);
     tcp.set_nodelay(true);
     tcp.set_connect_timeout(Some(accept));
     let heard = heard.clone();
-    tower::service_fn(move |uri: Uri| {
+    service_fn(move |uri: Uri| {
         let (connecting, heard) = (tcp.clone().oneshot(uri), heard.clone());
         async move {
             let stream = connecting.await?.into_inner();
@@ -199,4 +203,9 @@ async fn addresses(name: Name) -> io::Result<std::vec::IntoIter<SocketAddr>> {
         return Ok(vec![(Ipv4Addr::LOCALHOST, 0).into(), (Ipv6Addr::LOCALHOST, 0).into()].into_iter());
     }
     Ok(tokio::net::lookup_host((name.as_str(), 0)).await?.collect::<Vec<_>>().into_iter())
+}
+
+/// Connects to the Unix socket at whatever path.
+async fn open(socket: PathBuf) -> io::Result<TokioIo<UnixStream>> {
+    UnixStream::connect(socket).await.map(TokioIo::new)
 }

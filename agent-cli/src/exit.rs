@@ -30,6 +30,8 @@ pub(crate) enum Failure {
     Stopped(String),
     /// The person pressed Ctrl-C.
     Interrupted,
+    /// The program was told to end by this signal, and has put everything back. It ends by the signal itself.
+    Killed(i32),
     /// The reader of our output closed it, as `head` does. Not an error.
     OutputClosed,
 }
@@ -64,6 +66,7 @@ impl Failure {
             Self::Partly(_) => 8,
             Self::Stopped(_) => 9,
             Self::Interrupted => 130,
+            Self::Killed(signal) => u8::try_from(128 + signal).unwrap_or(u8::MAX),
         }
     }
 
@@ -79,7 +82,7 @@ impl Failure {
             | Self::Damaged(message)
             | Self::Partly(message)
             | Self::Stopped(message) => Some(message),
-            Self::Interrupted | Self::OutputClosed => None,
+            Self::Interrupted | Self::Killed(_) | Self::OutputClosed => None,
         }
     }
 

@@ -5,7 +5,7 @@ use std::io::Read as _;
 use crate::exit::Failure;
 
 /// Largest text read from standard input: what a request of gRPC's usual 4 MiB holds.
-const LARGEST: u64 = 4 << 20;
+pub(crate) const LARGEST: u64 = 4 << 20;
 
 /// The words joined with single spaces; a lone `-` stands for standard input, less one line end at its very end.
 pub(crate) fn text(words: &[String]) -> Result<String, Failure> {

@@ -13,7 +13,9 @@ mod parse;
 mod report;
 mod status;
 mod target;
+mod terminal;
 mod top;
+mod values;
 mod view;
 
 use std::process::ExitCode;
@@ -23,9 +25,19 @@ use exit::Failure;
 use interrupt::or_interrupted;
 
 fn main() -> ExitCode {
-    match run(parse::command_line().command) {
+    let command = match parse::command_line() {
+        Ok(line) => line.command,
+        Err(code) => return code,
+    };
+    match run(command) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(failure) => failure.report(),
+        Err(failure) => {
+            let code = failure.report();
+            if let Failure::Killed(signal) = failure {
+                terminal::obey(signal);
+            }
+            code
+        }
     }
 }
 

@@ -1,27 +1,46 @@
 //! The command line is read: what the derived parser cannot say of it.
 
+use std::ffi::OsString;
+use std::io::{self, Write as _};
 use std::mem::take;
+use std::process::ExitCode;
 
 use clap::error::ErrorKind;
 use clap::parser::ValueSource;
-use clap::{ArgMatches, CommandFactory as _, Error, FromArgMatches as _};
+use clap::{Arg, ArgMatches, CommandFactory as _, Error, FromArgMatches as _};
 
 use crate::args::Cli;
+use crate::output;
 
-/// The command line, or the end of the process with a message.
-pub(crate) fn command_line() -> Cli {
-    understand(std::env::args_os()).unwrap_or_else(|error| error.exit())
+/// The command line, or after a message the exit code.
+pub(crate) fn command_line() -> Result<Cli, ExitCode> {
+    understand(std::env::args_os()).map_err(|error| match error.print().and_then(|()| io::stdout().flush()) {
+        Err(failure) if !error.use_stderr() => output::failed(&failure).report(),
+        _ => ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(u8::MAX)),
+    })
 }
 
-fn understand(words: impl IntoIterator<Item = impl Into<std::ffi::OsString> + Clone>) -> Result<Cli, Error> {
+fn understand(words: impl IntoIterator<Item = impl Into<OsString>>) -> Result<Cli, Error> {
     let mut command = built(Cli::command());
-    let matches = command.try_get_matches_from_mut(words)?;
+    let words: Vec<OsString> = words.into_iter().map(Into::into).collect();
+    let matches = command.try_get_matches_from_mut(&words).map_err(|error| explained(&mut command, error, &words))?;
     one_or_many(&mut command, &matches)?;
     Cli::from_arg_matches(&matches)
 }
 
+/// The parser's error, in words that name what is wrong where its own do not.
+fn explained(command: &mut clap::Command, error: Error, words: &[OsString]) -> Error {
+    match (error.kind(), words.iter().find(|word| word.to_str().is_none())) {
+        (kind @ ErrorKind::InvalidUtf8, Some(word)) => {
+            command.error(kind, format!("the argument {word:?} is not UTF-8 text; only paths may be something else"))
+        }
+        _ => error,
+    }
+}
+
 /// A command with its own subcommands made complete.
-pub(crate) fn built(mut command: clap::Command) -> clap::Command {
+pub(crate) fn built(command: clap::Command) -> clap::Command {
+    let mut command = take_hyphens(command);
     command.build();
     keep_usage(&mut command);
     command
@@ -36,6 +55,21 @@ fn keep_usage(command: &mut clap::Command) {
         let usage = usage.strip_prefix("Usage: ").unwrap_or(&usage).to_owned();
         *subcommand = take(subcommand).override_usage(usage);
     }
+}
+
+/// Values that are numbers or begin with one, by their names.
+const NUMERIC: [&str; 10] = ["N", "X", "K", "P", "TIME", "RATE", "LIST", "N,…", "N|P%", "IDS"];
+
+/// What follows a flag for a number is its value, also where it begins with a hyphen: so a negative number is told what is allowed
+/// there, and is not taken for another flag.
+fn take_hyphens(command: clap::Command) -> clap::Command {
+    let numeric = |arg: &Arg| {
+        let names = arg.get_value_names().unwrap_or_default();
+        arg.get_long().is_some() && names.iter().any(|name| NUMERIC.contains(&name.as_str()))
+    };
+    command
+        .mut_args(|arg| if numeric(&arg) { arg.allow_hyphen_values(true) } else { arg })
+        .mut_subcommands(take_hyphens)
 }
 
 /// `--on` means one daemon and `--to` devices of the inventory. A `RECURVE_ON` gives way to `--to`, so this is no conflict
@@ -92,6 +126,43 @@ mod tests {
             let words = [&["agent-cli", "deploy", "bundle"], option].concat();
             assert!(refused(&words).contains("--to <SELECTOR>"), "{words:?}");
         }
+    }
+
+    #[test]
+    fn every_flag_for_a_number_names_itself_the_value_and_what_is_allowed() {
+        fn each(command: &clap::Command, path: &[&str], found: &mut usize) {
+            for below in command.get_subcommands().filter(|below| below.get_name() != "help") {
+                each(below, &[path, &[below.get_name()]].concat(), found);
+            }
+            for arg in command.get_arguments() {
+                let names = arg.get_value_names().unwrap_or_default();
+                let Some(long) = arg.get_long() else { continue };
+                if !names.iter().any(|name| NUMERIC.contains(&name.as_str())) {
+                    continue;
+                }
+                let flag = format!("--{long}");
+                for value in ["-5", "-0.5x", "--help"] {
+                    let Err(error) = understand([path, &[flag.as_str(), value]].concat()) else { continue };
+                    let said = error.to_string();
+                    // A negative number may be right there: then it is something else that is wrong.
+                    let right = error.kind() == ErrorKind::MissingRequiredArgument && value == "-5";
+                    let named = said.contains(&format!("invalid value '{value}' for '{flag}"));
+                    assert!(right || named && said.lines().next().is_some_and(|line| line.contains(": ")), "{said}");
+                    *found += 1;
+                }
+            }
+        }
+        let mut found = 0;
+        each(&built(Cli::command()), &["agent-cli"], &mut found);
+        assert!(found > 60, "{found}");
+    }
+
+    #[test]
+    fn text_that_must_be_utf_8_is_named() {
+        use std::os::unix::ffi::OsStringExt as _;
+        let words = [&b"agent-cli"[..], b"generate", b"a\xffb"].map(|word| OsString::from_vec(word.to_vec()));
+        let said = understand(words).map(drop).unwrap_err().to_string();
+        assert!(said.contains(r#"the argument "a\xFFb" is not UTF-8 text"#), "{said}");
     }
 
     #[test]

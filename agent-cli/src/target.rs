@@ -1,6 +1,8 @@
 //! Which daemon is meant: the meaning of `--on`.
 
+use std::ffi::OsStr;
 use std::fmt;
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -22,7 +24,7 @@ pub(crate) enum Target {
     /// `host` is a name, an IPv4 address, or an IPv6 address in brackets.
     Tcp { host: String, port: u16 },
     /// Path of a Unix socket.
-    Unix(String),
+    Unix(PathBuf),
 }
 
 /// Where a daemon is, and what it takes to be heard there.
@@ -144,12 +146,13 @@ impl CertificateFiles {
 }
 
 impl Target {
-    /// The address in the spelling that the gRPC transport takes.
+    /// The address in the spelling that the gRPC transport takes. For a Unix socket it has only the name that is sent to the
+    /// daemon: a path may hold what no URI holds.
     pub(crate) fn uri(&self, encrypted: bool) -> String {
         match self {
             Self::Tcp { host, port } if encrypted => format!("https://{host}:{port}"),
             Self::Tcp { host, port } => format!("http://{host}:{port}"),
-            Self::Unix(path) => format!("unix://{path}"),
+            Self::Unix(_) => "http://localhost".to_owned(),
         }
     }
 }
@@ -158,7 +161,7 @@ impl fmt::Display for Target {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Tcp { host, port } => write!(f, "{host}:{port}"),
-            Self::Unix(path) => write!(f, "unix:{path}"),
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
         }
     }
 }
@@ -169,19 +172,28 @@ pub(crate) fn is_name(on: &str) -> bool {
 }
 
 /// The daemon at the address `on`; without it the one on this machine: by its socket where `socket` exists, else by TCP.
-pub(crate) fn resolve(on: Option<&str>, socket: &Path) -> Result<Target, Failure> {
+pub(crate) fn resolve(on: Option<&OsStr>, socket: &Path) -> Result<Target, Failure> {
     match on {
-        Some(text) => parse(text)
+        Some(text) => parse_os(text)
             .map_err(|problem| Failure::Usage(format!("--on {text:?} (or RECURVE_ON) {problem}; allowed: {ALLOWED}"))),
-        None if socket.exists() => Ok(Target::Unix(socket.display().to_string())),
+        None if socket.exists() => Ok(Target::Unix(socket.to_owned())),
         None => Ok(Target::Tcp { host: LOCAL_ADDRESS.0.to_owned(), port: LOCAL_ADDRESS.1 }),
+    }
+}
+
+/// An address, which may be a path that is not UTF-8, or what is wrong with it.
+fn parse_os(text: &OsStr) -> Result<Target, String> {
+    match (text.to_str(), text.as_bytes().strip_prefix(b"unix:")) {
+        (_, Some(path)) => unix(path),
+        (Some(text), None) => parse(text),
+        (None, None) => Err("is not UTF-8 text".to_owned()),
     }
 }
 
 /// An address as text, or what is wrong with it.
 pub(crate) fn parse(text: &str) -> Result<Target, String> {
     if let Some(path) = text.strip_prefix("unix:") {
-        return unix(path.strip_prefix("//").unwrap_or(path));
+        return unix(path.as_bytes());
     }
     if text.is_empty() {
         return Err("is empty".to_owned());
@@ -201,14 +213,16 @@ pub(crate) fn parse(text: &str) -> Result<Target, String> {
     Ok(Target::Tcp { host: host.to_owned(), port })
 }
 
-fn unix(path: &str) -> Result<Target, String> {
-    if !path.starts_with('/') {
+/// The socket at a path, with or without the `//` of a URL before it.
+fn unix(path: &[u8]) -> Result<Target, String> {
+    let path = path.strip_prefix(b"//").unwrap_or(path);
+    if !path.starts_with(b"/") {
         return Err("names a socket by a path that does not begin with /".to_owned());
     }
-    if path.contains('\0') {
+    if path.contains(&0) {
         return Err("names a socket by a path with a zero byte".to_owned());
     }
-    Ok(Target::Unix(path.to_owned()))
+    Ok(Target::Unix(OsStr::from_bytes(path).into()))
 }
 
 fn check_host(host: &str) -> Result<(), String> {
@@ -245,8 +259,8 @@ mod tests {
             ("gw_7.lan:1", tcp("gw_7.lan", 1)),
             ("10.0.0.7:65535", tcp("10.0.0.7", 65535)),
             ("[::1]:50051", tcp("[::1]", 50051)),
-            ("unix:/run/x.sock", Target::Unix("/run/x.sock".to_owned())),
-            ("unix:///run/x.sock", Target::Unix("/run/x.sock".to_owned())),
+            ("unix:/run/x.sock", Target::Unix("/run/x.sock".into())),
+            ("unix:///run/x.sock", Target::Unix("/run/x.sock".into())),
         ] {
             assert_eq!(parse(text), Ok(expected.clone()), "{text}");
             assert_eq!(parse(&expected.to_string()), Ok(expected), "{text}, printed");
@@ -271,13 +285,28 @@ mod tests {
             ("unix:run/x.sock", "begin with /"),
             ("unix:", "begin with /"),
         ] {
-            let Err(Failure::Usage(message)) = resolve(Some(text), Path::new("/none")) else {
+            let Err(Failure::Usage(message)) = resolve(Some(OsStr::new(text)), Path::new("/none")) else {
                 panic!("{text:?} was taken");
             };
             assert!(message.contains(problem), "{text:?}: {message}");
             assert!(message.contains(ALLOWED), "{text:?}: {message}");
             assert!(!message.contains('\n'), "{text:?}: {message}");
         }
+    }
+
+    #[test]
+    fn the_path_of_a_socket_may_be_no_text() {
+        let socket = |path: &[u8]| Ok(Target::Unix(OsStr::from_bytes(path).into()));
+        for (text, expected) in [
+            (&b"unix:/run/\xff.sock"[..], socket(b"/run/\xff.sock")),
+            (b"unix:///run/a b%20c.sock", socket(b"/run/a b%20c.sock")),
+        ] {
+            assert_eq!(resolve(Some(OsStr::from_bytes(text)), Path::new("/none")), expected);
+        }
+        let Err(Failure::Usage(message)) = resolve(Some(OsStr::from_bytes(b"gw\xff:1")), Path::new("/none")) else {
+            panic!("it was taken");
+        };
+        assert!(message.starts_with(r#"--on "gw\xFF:1" (or RECURVE_ON) is not UTF-8 text; allowed: "#), "{message}");
     }
 
     proptest::proptest! {
@@ -295,7 +324,7 @@ mod tests {
         let socket = dir.path().join("recurved.sock");
         assert_eq!(resolve(None, &socket), Ok(tcp("127.0.0.1", 50051)));
         std::fs::write(&socket, "").unwrap();
-        let expected = Target::Unix(socket.display().to_string());
+        let expected = Target::Unix(socket.clone());
         assert_eq!(resolve(None, &socket), Ok(expected));
     }
 }

@@ -11,14 +11,16 @@ mod words;
 
 use std::io::IsTerminal as _;
 
+use crate::exit::Failure;
 use crate::fleet::event::{Event, View};
 use crate::output::{self, Format};
+use crate::terminal;
 
 /// The view that suits where the output goes.
 pub(crate) fn open(format: Format) -> Box<dyn View> {
     match format {
         Format::Json => Box::new(Json),
-        Format::Text if std::io::stdout().is_terminal() && std::io::stderr().is_terminal() => {
+        Format::Text if std::io::stdout().is_terminal() && terminal::steers(&std::io::stderr()) => {
             Box::new(bars::Bars::new())
         }
         Format::Text => Box::new(lines::Lines),
@@ -29,8 +31,7 @@ pub(crate) fn open(format: Format) -> Box<dyn View> {
 struct Json;
 
 impl View for Json {
-    fn show(&mut self, event: &Event) {
-        // A rollout is not ended halfway because nobody reads about it any more.
-        let _ = output::json(event);
+    fn show(&mut self, event: &Event) -> Result<(), Failure> {
+        output::json(event)
     }
 }

@@ -12,6 +12,8 @@ mod devices;
 mod fake;
 #[path = "cli/program.rs"]
 mod program;
+#[path = "cli/pty.rs"]
+mod pty;
 
 #[path = "cli/bundles.rs"]
 mod bundles;
@@ -25,5 +27,9 @@ mod fleets;
 mod generating;
 #[path = "cli/measuring.rs"]
 mod measuring;
+#[path = "cli/outputs.rs"]
+mod outputs;
 #[path = "cli/scoring.rs"]
 mod scoring;
+#[path = "cli/terminals.rs"]
+mod terminals;

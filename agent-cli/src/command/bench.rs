@@ -12,6 +12,7 @@ use crate::args::On;
 use crate::client::Client;
 use crate::exit::Failure;
 use crate::output::{self, Format};
+use crate::values::whole;
 
 /// Arguments of `agent-cli bench`.
 #[derive(Debug, clap::Args)]
@@ -21,19 +22,19 @@ pub(crate) struct Args {
     #[command(flatten)]
     on: On,
     /// Lengths of the prompts, in tokens
-    #[arg(long, value_name = "N,…", value_delimiter = ',', default_value = "16,128,512", value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, value_name = "N,…", value_delimiter = ',', default_value = "16,128,512", value_parser = whole::<u32>(1..=u64::from(u32::MAX)))]
     prompt_tokens: Vec<u32>,
     /// Streams at once, each over a connection of its own
-    #[arg(long, value_name = "N,…", value_delimiter = ',', default_value = "1,2,4", value_parser = clap::value_parser!(u32).range(1..=1024))]
+    #[arg(long, value_name = "N,…", value_delimiter = ',', default_value = "1,2,4", value_parser = whole::<u32>(1..=1024))]
     concurrency: Vec<u32>,
     /// Requests for each pair of prompt length and concurrency; at least one for each stream is made
-    #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, value_name = "N", default_value_t = 8, value_parser = whole::<u32>(1..=u64::from(u32::MAX)))]
     requests: u32,
     /// Tokens to generate for each request; the model's end-of-text token does not end them
-    #[arg(long, value_name = "N", default_value_t = 32, value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, value_name = "N", default_value_t = 32, value_parser = whole::<u32>(1..=u64::from(u32::MAX)))]
     max_tokens: u32,
     /// Prompts are random token ids from 3 to below this; the model's vocabulary must be as large
-    #[arg(long, value_name = "N", default_value_t = 256, value_parser = clap::value_parser!(u32).range(4..))]
+    #[arg(long, value_name = "N", default_value_t = 256, value_parser = whole::<u32>(4..=u64::from(u32::MAX)))]
     vocabulary: u32,
     /// How to print: a table or JSON
     #[arg(long, value_enum, default_value_t = Format::Text)]

@@ -1,6 +1,7 @@
 //! `agent-cli chat`: a conversation in the terminal.
 
 mod lines;
+mod plain;
 
 use recurve_proto::v1::{self, Chat, ChatMessage, Finish, generate_request::Prompt};
 
@@ -11,6 +12,7 @@ use crate::exit::Failure;
 use crate::interrupt::or_interrupted;
 use crate::output::{self, Streamed};
 use crate::report;
+use crate::terminal::Endings;
 
 /// What `/help` tells.
 const HELP: &str = "\
@@ -33,21 +35,46 @@ pub(crate) struct Args {
     system: Option<String>,
 }
 
-/// Runs the command. Without a terminal it answers each line of standard input, and ends at the first error.
+/// Runs the command. Without a terminal it answers each line of standard input, and ends at the first error; a line that is not
+/// UTF-8 text is left out, which the exit code says at the end.
 pub(crate) async fn run(args: Args) -> Result<(), Failure> {
     let mut client = Client::connect(&args.on).await?;
-    let mut conversation = Conversation::new(args.system);
-    let mut lines = Lines::open()?;
+    let conversation = Conversation::new(args.system);
+    let lines = Lines::open()?;
     if lines.interactive() {
         output::aside(&format!("Talking to {}. /help lists what can be done.", client.target()));
     }
+    if !lines.holds_terminal() {
+        return talk(&mut client, lines, conversation, &args.generation).await;
+    }
+    let mut endings = Endings::listen()?;
+    tokio::select! {
+        failure = endings.next() => Err(failure),
+        result = talk(&mut client, lines, conversation, &args.generation) => result,
+    }
+}
+
+/// Asks line after line.
+async fn talk(
+    client: &mut Client,
+    mut lines: Lines,
+    mut conversation: Conversation,
+    generation: &Generation,
+) -> Result<(), Failure> {
+    let mut left_out = 0;
     loop {
-        let Line::Text(line) = lines.next().await? else {
-            return Ok(());
+        let line = match lines.next().await? {
+            Line::Text(line) => line,
+            Line::Wrong(words) => {
+                output::aside(&words);
+                left_out += usize::from(!lines.interactive());
+                continue;
+            }
+            Line::End => return complete(left_out),
         };
         match Entry::parse(&line) {
             Entry::Nothing => {}
-            Entry::Exit => return Ok(()),
+            Entry::Exit => return complete(left_out),
             Entry::Help => output::aside(HELP),
             Entry::Reset => {
                 conversation.reset();
@@ -56,8 +83,8 @@ pub(crate) async fn run(args: Args) -> Result<(), Failure> {
             Entry::Unknown(command) => {
                 output::aside(&format!("{command} is not known; /help lists what can be done"));
             }
-            Entry::Say(text) => match conversation.turn(&mut client, &args.generation, text).await {
-                Ok(finish) => after(&finish, &args.generation),
+            Entry::Say(text) => match conversation.turn(client, generation, text).await {
+                Ok(finish) => after(&finish, generation),
                 Err(Failure::Interrupted) => output::aside("(stopped)"),
                 Err(Failure::OutputClosed) => return Err(Failure::OutputClosed),
                 Err(failure) if lines.interactive() => {
@@ -66,6 +93,15 @@ pub(crate) async fn run(args: Args) -> Result<(), Failure> {
                 Err(failure) => return Err(failure),
             },
         }
+    }
+}
+
+/// A program that gives lines learns by the exit code that some were not answered.
+fn complete(left_out: usize) -> Result<(), Failure> {
+    match left_out {
+        0 => Ok(()),
+        1 => Err(Failure::Usage("1 line of standard input was left out: it is not UTF-8 text".to_owned())),
+        n => Err(Failure::Usage(format!("{n} lines of standard input were left out: they are not UTF-8 text"))),
     }
 }
 

@@ -1,5 +1,6 @@
 //! `agent-cli deploy`: a model travels to a daemon or a fleet, is tested there, and is served.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -27,6 +28,7 @@ use crate::fleet::transfer::Transfers;
 use crate::fleet::wave::{Share, Waves};
 use crate::interrupt::or_interrupted;
 use crate::output::{self, Format};
+use crate::values::whole;
 use crate::view;
 
 /// Arguments of `agent-cli deploy`.
@@ -70,13 +72,13 @@ pub(crate) struct Args {
     #[arg(long, value_enum, default_value_t = OnFailure::Stop, requires = "to", help_heading = ROLLOUT)]
     on_failure: OnFailure,
     /// Devices that are sent to, or switch, at once
-    #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..=64), requires = "to", help_heading = ROLLOUT)]
+    #[arg(long, value_name = "N", default_value_t = 8, value_parser = whole::<u16>(1..=64), requires = "to", help_heading = ROLLOUT)]
     parallel: u16,
     /// How long a device may give no sign of life, and take no byte
     #[arg(long, value_name = "TIME", default_value = "60s", value_parser = duration)]
     patience: Duration,
     /// How often a lost link is made again while nothing arrives
-    #[arg(long, value_name = "N", default_value_t = 4, requires = "to", help_heading = ROLLOUT)]
+    #[arg(long, value_name = "N", default_value_t = 4, value_parser = whole::<u32>(0..=u64::from(u32::MAX)), requires = "to", help_heading = ROLLOUT)]
     retries: u32,
     /// Go on with a rollout that was interrupted: a device that went back from this model by itself is not tried again
     #[arg(long, requires = "to", help_heading = ROLLOUT)]
@@ -97,7 +99,7 @@ pub(crate) struct Args {
     format: Format,
     /// The bundle's directory, or oci://REGISTRY/REPOSITORY:TAG
     #[arg(value_name = "BUNDLE")]
-    bundle: String,
+    bundle: OsString,
 }
 
 const ROLLOUT: &str = "Rollouts (with --to)";
@@ -114,7 +116,7 @@ enum OnFailure {
 
 /// Runs the command.
 pub(crate) async fn run(args: Args) -> Result<(), Failure> {
-    if args.limit_rate.is_some() && Reference::is_meant(&args.bundle) {
+    if args.limit_rate.is_some() && args.bundle.to_str().is_some_and(Reference::is_meant) {
         return Err(Failure::Usage(
             "--limit-rate bounds what is sent from here, and devices fetch from a registry themselves: leave it out, or pull the \
              bundle into a folder first"
@@ -131,7 +133,7 @@ pub(crate) async fn run(args: Args) -> Result<(), Failure> {
 async fn many(args: &Args, source: Source) -> Result<(), Failure> {
     let devices = args.on.devices(&args.to)?;
     let halt = Halt::new();
-    let common = Common {
+    let common = Arc::new(Common {
         source,
         transfers: Transfers::new(args.limit_rate, args.patience),
         parallel: Semaphore::new(args.parallel.into()),
@@ -140,7 +142,7 @@ async fn many(args: &Args, source: Source) -> Result<(), Failure> {
         retries: args.retries,
         halt: halt.clone(),
         teller: Teller::new(view::open(args.format)),
-    };
+    });
     let settings = Settings {
         waves: args.waves.clone(),
         max_failures: args.max_failures,
@@ -161,7 +163,7 @@ async fn many(args: &Args, source: Source) -> Result<(), Failure> {
         }
     };
     tokio::select! {
-        result = rollout::run(Arc::new(common), devices, settings) => result,
+        result = rollout::run(Arc::clone(&common), devices, settings) => result.and_then(|()| common.teller.written()),
         ended = interrupted => ended,
     }
 }

@@ -15,6 +15,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::exit::Failure;
 use crate::output::{self, Format};
+use crate::values::whole;
 
 /// Arguments of `agent-cli export`.
 #[derive(Debug, clap::Args)]
@@ -48,10 +49,10 @@ pub(crate) struct Args {
     #[arg(long, value_name = "CONFIG.json")]
     random_weights: Option<PathBuf>,
     /// The seed of the random weights
-    #[arg(long, value_name = "N", default_value_t = 0, requires = "random_weights")]
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = whole::<u64>(0..=u64::MAX), requires = "random_weights")]
     seed: u64,
     /// Most tokens in one step of a prefill; it fixes the size of a session's state
-    #[arg(long, value_name = "N", default_value_t = DEFAULT_MAX_CHUNK)]
+    #[arg(long, value_name = "N", default_value_t = DEFAULT_MAX_CHUNK, value_parser = whole::<usize>(1..=u64::from(u32::MAX)))]
     max_chunk: usize,
     /// Round int4 by what matters while the model reads this file: texts of the kind that it is for. A file that ends in .jsonl
     /// has objects with "prompt" (as the chat template writes it) and "completion", or with "text", one a line; any other is a
@@ -63,7 +64,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "FILE", conflicts_with_all = ["random_weights", "no_tokenizer"])]
     compare: Option<PathBuf>,
     /// Most tokens that are read of the files of --calibrate and --compare
-    #[arg(long, value_name = "N", default_value_t = DEFAULT_SAMPLE_TOKENS)]
+    #[arg(long, value_name = "N", default_value_t = DEFAULT_SAMPLE_TOKENS, value_parser = whole::<usize>(1..=u64::from(u32::MAX)))]
     sample_tokens: usize,
     /// How to print the result
     #[arg(long, value_enum, default_value_t = Format::Text)]

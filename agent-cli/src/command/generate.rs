@@ -10,6 +10,7 @@ use crate::input;
 use crate::interrupt::or_interrupted;
 use crate::output::{self, Format, Streamed};
 use crate::report::{self, Timings, Usage};
+use crate::values::whole;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -35,7 +36,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "IDS", conflicts_with_all = ["prompt", "raw"])]
     tokens: Option<Tokens>,
     /// Tell the log-probabilities of each token and of the N most probable ones, 0 to 20; needs --format json
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = whole::<u32>(0..=20))]
     top_logprobs: Option<u32>,
     /// How to print: text as it arrives, or one JSON object at the end
     #[arg(long, value_enum, default_value_t = Format::Text)]

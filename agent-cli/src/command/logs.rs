@@ -2,11 +2,9 @@
 
 mod follow;
 
-use std::io::IsTerminal as _;
-
 use recurve_proto::v1::{LogLevel, LogLine, LogsRequest};
 
-use crate::args::{self, On};
+use crate::args::On;
 use crate::client::models::PATIENCE;
 use crate::client::operate::Node;
 use crate::exit::Failure;
@@ -15,6 +13,8 @@ use crate::fleet::select::Selector;
 use crate::output::{self, Format};
 use crate::status::Trouble;
 use crate::target::Address;
+use crate::terminal;
+use crate::values::whole;
 use crate::view::log;
 
 /// How the time of a line is written: the day stands in it, as logs are kept.
@@ -48,7 +48,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "ID", default_value = "", hide_default_value = true)]
     request: String,
     /// At most so many of the newest lines of each device; 0: all
-    #[arg(short = 'n', long, value_name = "N", default_value_t = 100)]
+    #[arg(short = 'n', long, value_name = "N", default_value_t = 100, value_parser = whole::<u32>(0..=u64::from(u32::MAX)))]
     last: u32,
     /// How to print; json gives one object on a line for each line
     #[arg(long, value_enum, default_value_t = Format::Text)]
@@ -85,7 +85,7 @@ pub(crate) async fn run(args: Args) -> Result<(), Failure> {
     };
     let many = !args.to.is_empty();
     let wide = devices.iter().map(|(name, _)| name.chars().count()).max().unwrap_or(0);
-    let print = Print { format: args.format, colour: !args::no_color() && std::io::stdout().is_terminal(), many, wide };
+    let print = Print { format: args.format, colour: terminal::colours(&std::io::stdout()), many, wide };
     if args.follow {
         return follow::run(devices, request, print).await;
     }

@@ -15,6 +15,7 @@ use crate::interrupt::or_interrupted;
 use crate::output::Format;
 use crate::status::Trouble;
 use crate::target::Address;
+use crate::values::whole;
 
 use super::logs::partly;
 
@@ -68,7 +69,7 @@ Ctrl-C ends the waiting; the node stays drained until `agent-cli node resume`, o
   agent-cli node audit --on gw-1 --after 120")]
     Audit {
         /// Only lines after this one
-        #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
+        #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true, value_parser = whole::<u64>(0..=u64::MAX))]
         after: u64,
     },
 }

@@ -1,6 +1,5 @@
 //! `agent-cli status`: what daemons serve, and what went wrong there.
 
-use std::io::IsTerminal as _;
 use std::time::Duration;
 
 use serde::Serialize;
@@ -15,6 +14,7 @@ use crate::fleet::select::Selector;
 use crate::output::{self, Format};
 use crate::status::Trouble;
 use crate::target::Address;
+use crate::terminal;
 use crate::view::table;
 
 /// How often it is looked with --watch.
@@ -63,7 +63,7 @@ pub(crate) async fn run(args: Args) -> Result<(), Failure> {
             // That it does not answer is said once, as the command's failure.
             Format::Text if alone(&args, &rows) => {}
             Format::Text if rows.len() != before.len() || rows.iter().zip(&before).any(|(row, old)| !row.same(old)) => {
-                if args.watch && std::io::stdout().is_terminal() {
+                if args.watch && terminal::steers(&std::io::stdout()) {
                     output::raw(CLEAR)?;
                 }
                 output::line(&show(&rows))?;

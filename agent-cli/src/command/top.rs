@@ -6,11 +6,12 @@ use tokio::sync::mpsc::{self, Sender};
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{Instant, sleep_until};
 
-use crate::args::{self, On, duration};
+use crate::args::{On, duration};
 use crate::exit::Failure;
 use crate::fleet::select::Selector;
 use crate::output::Format;
 use crate::target::Address;
+use crate::terminal::{Endings, colours};
 use crate::top::device::Device;
 use crate::top::draw::{Light, height};
 use crate::top::fleet::{Fleet, Next};
@@ -65,8 +66,9 @@ pub(crate) async fn run(args: Args) -> Result<(), Failure> {
     }
     if !terminal::is_there() {
         return Err(Failure::Usage(
-            "`agent-cli top` needs a terminal. Without one, `agent-cli top --once` prints the same table once, `agent-cli status \
-             --watch` tells what changes, and `agent-cli telemetry` gives what was measured"
+            "`agent-cli top` needs a terminal that understands escape sequences (TERM is not `dumb`). Without one, `agent-cli \
+             top --once` prints the same table once, `agent-cli status --watch` prints what changes, and `agent-cli telemetry` \
+             prints what was measured"
                 .to_owned(),
         ));
     }
@@ -88,7 +90,7 @@ impl Watch {
     fn new(devices: Vec<(String, Address)>, every: Duration) -> Self {
         let known = |(name, address): &(String, Address)| Device::new(name.clone(), address.target.to_string());
         let fleet = Fleet::new(devices.iter().map(known).collect());
-        Self { fleet, devices, every, start: Instant::now(), colour: !args::no_color(), log: None }
+        Self { fleet, devices, every, start: Instant::now(), colour: colours(&std::io::stdout()), log: None }
     }
 
     fn now(&self) -> Duration {
@@ -101,8 +103,8 @@ impl Watch {
         for (place, (_, address)) in self.devices.iter().enumerate() {
             tasks.spawn(follow::device(place, address.clone(), self.every, out.clone()));
         }
-        let ended = terminal::told_to_end();
-        tokio::pin!(ended);
+        let mut endings = Endings::listen()?;
+        let mut suspensions = terminal::suspensions()?;
         let mut screen = Screen::take()?;
         let mut input = terminal::input();
         let mut picture = Instant::now();
@@ -119,8 +121,10 @@ impl Watch {
                 }
                 typed = input.recv() => {
                     let Some(typed) = typed else { return Ok(()) };
-                    if self.typed(typed, &screen) == Next::Quit {
-                        return Ok(());
+                    match self.typed(typed, &screen) {
+                        Next::Quit => return Ok(()),
+                        Next::Suspend => screen.suspend()?,
+                        Next::Go => {}
                     }
                     self.read_log(&mut tasks, &out);
                     self.show(&mut screen)?;
@@ -131,7 +135,11 @@ impl Watch {
                         return Err(Failure::Failed(format!("this program failed: {error}")));
                     }
                 }
-                signal = &mut ended => return signal.and(Err(Failure::Interrupted)),
+                Some(()) = suspensions.recv() => {
+                    screen.suspend()?;
+                    self.show(&mut screen)?;
+                }
+                failure = endings.next() => return Err(failure),
             }
         }
     }

@@ -98,7 +98,7 @@ mod tests {
     use crate::target::Target;
 
     fn entry(state: State) -> Entry {
-        let target = Target::Unix("/run/x.sock".to_owned());
+        let target = Target::Unix("/run/x.sock".into());
         let mut entry = Entry::new("gw-1".to_owned(), Address { target, certificates: None });
         entry.end(state, None);
         entry

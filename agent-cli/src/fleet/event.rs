@@ -6,6 +6,7 @@ use std::sync::{Mutex, PoisonError};
 use serde::Serialize;
 
 use super::plan::{Planned, Served};
+use crate::exit::Failure;
 
 /// Why something is as it is: a word for programs, words for people.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -225,12 +226,18 @@ pub(crate) enum Event {
 
 /// Somebody who is told.
 pub(crate) trait View: Send {
-    /// Shows what happened.
-    fn show(&mut self, event: &Event);
+    /// Shows what happened. Fails where it cannot be written.
+    fn show(&mut self, event: &Event) -> Result<(), Failure>;
 }
 
-/// Tells a view, from wherever something happens.
-pub(crate) struct Teller(Mutex<Box<dyn View>>);
+/// Tells a view, from wherever something happens. What cannot be written does not end a rollout halfway: it is said at the end.
+pub(crate) struct Teller(Mutex<Told>);
+
+struct Told {
+    view: Box<dyn View>,
+    /// Why something was not written, the first time.
+    failure: Option<Failure>,
+}
 
 impl std::fmt::Debug for Teller {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -241,16 +248,52 @@ impl std::fmt::Debug for Teller {
 impl Teller {
     /// Tells this view.
     pub(crate) fn new(view: Box<dyn View>) -> Self {
-        Self(Mutex::new(view))
+        Self(Mutex::new(Told { view, failure: None }))
     }
 
     /// Tells it.
     pub(crate) fn tell(&self, event: &Event) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).show(event);
+        let mut told = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let shown = told.view.show(event);
+        told.failure = told.failure.take().or(shown.err());
+    }
+
+    /// Whether everything was written.
+    ///
+    /// # Errors
+    /// Something was not.
+    pub(crate) fn written(&self) -> Result<(), Failure> {
+        match &self.0.lock().unwrap_or_else(PoisonError::into_inner).failure {
+            None => Ok(()),
+            Some(failure) => Err(failure.clone()),
+        }
     }
 
     /// Tells of a device's state.
     pub(crate) fn state(&self, device: &str, state: State, bytes: Option<u64>, reason: Option<Reason>) {
         self.tell(&Event::DeviceState { device: device.to_owned(), state, bytes, reason });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_could_not_be_written_is_said_at_the_end() {
+        struct Full(usize);
+        impl View for Full {
+            fn show(&mut self, _: &Event) -> Result<(), Failure> {
+                self.0 += 1;
+                if self.0 == 2 { Err(Failure::Failed("the disk is full".to_owned())) } else { Ok(()) }
+            }
+        }
+        let teller = Teller::new(Box::new(Full(0)));
+        let told = || teller.tell(&Event::Finished { outcome: Outcome::Done });
+        told();
+        assert_eq!(teller.written(), Ok(()));
+        told();
+        told();
+        assert_eq!(teller.written(), Err(Failure::Failed("the disk is full".to_owned())));
     }
 }

@@ -1,5 +1,6 @@
 //! Where the model of a deployment comes from.
 
+use std::ffi::OsStr;
 use std::path::Path;
 
 use recurve_author::trust::Files;
@@ -44,14 +45,14 @@ impl Source {
     /// The bundle in a folder, or in a registry. `trust`: a folder with signatures that may be newer than its own; `lend`:
     /// devices ask the registry with the credentials of this user.
     pub(crate) async fn open(
-        text: &str,
+        text: &OsStr,
         trust: Option<&Path>,
         registry: &RegistryArgs,
         lend: bool,
     ) -> Result<Self, Failure> {
-        if !Reference::is_meant(text) {
+        let Some(text) = text.to_str().filter(|text| Reference::is_meant(text)) else {
             return Self::folder(Path::new(text), trust);
-        }
+        };
         let reference = text.parse().map_err(|error| Failure::Usage(format!("{text}: {error}")))?;
         Self::registry(&reference, trust, registry, lend).await
     }

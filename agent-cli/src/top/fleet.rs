@@ -36,6 +36,8 @@ pub(crate) enum Next {
     Go,
     /// End.
     Quit,
+    /// Wait until the shell has it go on.
+    Suspend,
 }
 
 /// The figures of a whole fleet.
@@ -103,6 +105,7 @@ impl Fleet {
     pub(crate) fn act(&mut self, action: Action, height: usize) -> Next {
         match action {
             Action::Quit => return Next::Quit,
+            Action::Suspend => return Next::Suspend,
             Action::Up => self.walk(-1),
             Action::Down => self.walk(1),
             Action::PageUp => self.walk(-signed(height)),

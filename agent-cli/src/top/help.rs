@@ -6,7 +6,7 @@ use super::draw::Canvas;
 use super::fleet::Fleet;
 use super::sort::COLUMNS;
 
-const KEYS: [(&str, &str); 12] = [
+const KEYS: [(&str, &str); 13] = [
     ("up down j k", "another device"),
     ("PgUp PgDn", "a screen further"),
     ("g G", "the first, the last"),
@@ -19,6 +19,7 @@ const KEYS: [(&str, &str); 12] = [
     ("space", "stand still, go on"),
     ("?", "this page"),
     ("q Ctrl-C", "quit"),
+    ("Ctrl-Z", "suspend; fg goes on"),
 ];
 
 /// Where the columns are explained, if there is room beside the keys.

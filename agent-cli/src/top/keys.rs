@@ -9,6 +9,8 @@ use super::sort::{COLUMNS, Column};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Action {
     Quit,
+    /// Wait, as other programs do at Ctrl-Z.
+    Suspend,
     Up,
     Down,
     PageUp,
@@ -41,6 +43,7 @@ pub(crate) fn action(key: KeyEvent, fleet: &Fleet) -> Option<Action> {
     let control = key.modifiers.contains(KeyModifiers::CONTROL);
     match key.code {
         KeyCode::Char('c') if control => return Some(Action::Quit),
+        KeyCode::Char('z') if control => return Some(Action::Suspend),
         KeyCode::Char(_) if control || key.modifiers.contains(KeyModifiers::ALT) => return None,
         _ => {}
     }

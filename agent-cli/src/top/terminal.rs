@@ -1,17 +1,20 @@
 //! The terminal: taken, drawn on, listened to, and given back on every way out.
 
-use std::io::{self, IsTerminal as _};
+use std::io;
 use std::thread;
 
 use ratatui::DefaultTerminal;
 use ratatui::crossterm::event::{self, Event, KeyEvent};
+use ratatui::crossterm::execute;
+use ratatui::crossterm::terminal::{EnterAlternateScreen, enable_raw_mode};
 use ratatui::layout::Rect;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind};
 use tokio::sync::mpsc::{self, Receiver};
 
 use super::draw::{Light, draw};
 use super::fleet::Fleet;
 use crate::exit::Failure;
+use crate::terminal;
 
 /// What comes from the terminal.
 #[derive(Debug)]
@@ -29,7 +32,7 @@ pub(crate) struct Screen {
 
 /// Whether there is a person with a terminal.
 pub(crate) fn is_there() -> bool {
-    io::stdin().is_terminal() && io::stdout().is_terminal()
+    terminal::steers(&io::stdin()) && terminal::steers(&io::stdout())
 }
 
 fn failed(error: &io::Error) -> Failure {
@@ -55,6 +58,22 @@ impl Screen {
         drawn.map(drop).map_err(|error| failed(&error))
     }
 
+    /// Gives the terminal back, waits until this program is continued, and takes the terminal again.
+    pub(crate) fn suspend(&mut self) -> Result<(), Failure> {
+        self.give_back();
+        terminal::obey(SUSPEND);
+        enable_raw_mode()
+            .and_then(|()| execute!(io::stdout(), EnterAlternateScreen))
+            .and_then(|()| self.terminal.clear())
+            .map_err(|error| failed(&error))
+    }
+
+    fn give_back(&mut self) {
+        // A terminal that is gone takes nothing back.
+        let _ = ratatui::try_restore();
+        let _ = self.terminal.show_cursor();
+    }
+
     /// Its size.
     pub(crate) fn area(&self) -> Rect {
         self.terminal.size().map(|size| Rect::new(0, 0, size.width, size.height)).unwrap_or_default()
@@ -63,9 +82,7 @@ impl Screen {
 
 impl Drop for Screen {
     fn drop(&mut self) {
-        // A terminal that is gone takes nothing back.
-        let _ = ratatui::try_restore();
-        let _ = self.terminal.show_cursor();
+        self.give_back();
     }
 }
 
@@ -87,13 +104,10 @@ pub(crate) fn input() -> Receiver<Input> {
     input
 }
 
-/// Waits until this program is told to end, or its terminal goes away.
-pub(crate) async fn told_to_end() -> Result<(), Failure> {
-    let listen = |kind| signal(kind).map_err(|error| Failure::Failed(format!("cannot listen to signals: {error}")));
-    let (mut terminate, mut hangup) = (listen(SignalKind::terminate())?, listen(SignalKind::hangup())?);
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = hangup.recv() => {}
-    }
-    Ok(())
+/// What a shell or `kill -TSTP` sends to have a program wait.
+const SUSPEND: i32 = signal_hook::consts::SIGTSTP;
+
+/// Each time that this program is to wait.
+pub(crate) fn suspensions() -> Result<Signal, Failure> {
+    terminal::listen(SignalKind::from_raw(SUSPEND))
 }

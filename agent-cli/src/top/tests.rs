@@ -250,7 +250,7 @@ r           the other way round            w queue  that wait / that may
 space       stand still, go on             a rows   computed / at most
 ?           this page                      h temp   hottest sensor, Celsius
 q Ctrl-C    quit                           c cpu    share of all cores
-                                           e mem    share of its memory
+Ctrl-Z      suspend; fg goes on            e mem    share of its memory
                                            l alarms most of them first
 
 Times are of the last 5 minutes, tokens a second of the last 5 seconds.

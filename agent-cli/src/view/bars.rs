@@ -6,6 +6,7 @@ use std::time::Duration;
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 
 use super::words;
+use crate::exit::Failure;
 use crate::fleet::event::{Event, State, View};
 use crate::output;
 
@@ -50,8 +51,8 @@ impl Bars {
     }
 
     /// Prints above the bars.
-    fn print(&self, text: &str) {
-        self.all.suspend(|| drop(output::line(text)));
+    fn print(&self, text: &str) -> Result<(), Failure> {
+        self.all.suspend(|| output::line(text))
     }
 
     fn style(&self, rest: &str) -> ProgressStyle {
@@ -85,8 +86,9 @@ impl Bars {
         bar
     }
 
-    fn state(&mut self, device: &str, state: State, bytes: Option<u64>, reason: Option<&str>) {
+    fn state(&mut self, device: &str, state: State, bytes: Option<u64>, reason: Option<&str>) -> Result<(), Failure> {
         let bar = self.bar(device);
+        let mut printed = Ok(());
         match state {
             State::Sending => {
                 bar.set_style(self.sending());
@@ -100,15 +102,16 @@ impl Bars {
                 bar.set_message(state.word());
                 bar.enable_steady_tick(TICK);
             }
-            state => self.end(&bar, device, state, reason),
+            state => printed = self.end(&bar, device, state, reason),
         }
         if let Some(bytes) = bytes {
             self.left(device, bytes);
         }
         self.sum();
+        printed
     }
 
-    fn end(&mut self, bar: &ProgressBar, device: &str, state: State, reason: Option<&str>) {
+    fn end(&mut self, bar: &ProgressBar, device: &str, state: State, reason: Option<&str>) -> Result<(), Failure> {
         bar.disable_steady_tick();
         match state {
             State::Proved => drop(self.done.insert(device.to_owned())),
@@ -127,12 +130,13 @@ impl Bars {
         if self.count <= ALL {
             bar.set_style(self.ended());
             bar.finish_with_message(text.replace('\n', " "));
-            return;
+            return Ok(());
         }
         bar.finish_and_clear();
         self.devices.remove(device);
-        if reason.is_some() {
-            self.print(&format!("{device}: {text}"));
+        match reason {
+            Some(_) => self.print(&format!("{device}: {text}")),
+            None => Ok(()),
         }
     }
 
@@ -179,7 +183,7 @@ impl Bars {
 }
 
 impl View for Bars {
-    fn show(&mut self, event: &Event) {
+    fn show(&mut self, event: &Event) -> Result<(), Failure> {
         match event {
             Event::Plan { devices, .. } => {
                 let widest = devices.iter().map(|device| device.device.chars().count()).max().unwrap_or(0);
@@ -202,15 +206,17 @@ impl View for Bars {
                     bar.set_position(*bytes);
                 }
                 self.left(device, of.saturating_sub(*bytes));
-                return self.sum();
+                self.sum();
+                return Ok(());
             }
-            Event::Finished { .. } => return self.close(),
+            Event::Finished { .. } => {
+                self.close();
+                return Ok(());
+            }
             Event::WaveStarted { wave, of, .. } => self.begin(*wave, *of),
             Event::Begun { .. } | Event::Retry { .. } | Event::Gate { .. } | Event::Report { .. } => {}
         }
-        if let Some(text) = words::said(event) {
-            self.print(&text);
-        }
+        words::said(event).map_or(Ok(()), |text| self.print(&text))
     }
 }
 

@@ -1,6 +1,7 @@
 //! A line for each thing that happens, for logs and pipes.
 
 use super::words;
+use crate::exit::Failure;
 use crate::fleet::event::{Event, View};
 use crate::output;
 
@@ -8,10 +9,7 @@ use crate::output;
 pub(super) struct Lines;
 
 impl View for Lines {
-    fn show(&mut self, event: &Event) {
-        if let Some(text) = words::said(event) {
-            // A rollout is not ended halfway because nobody reads about it any more.
-            let _ = output::line(&text);
-        }
+    fn show(&mut self, event: &Event) -> Result<(), Failure> {
+        words::said(event).map_or(Ok(()), |text| output::line(&text))
     }
 }

@@ -8,8 +8,8 @@ use serde_json::json;
 
 use crate::program::{interrupt, program, run};
 
-/// Writes a configuration with this many tokens in its vocabulary, and gives its path.
-fn config(dir: &Path, vocab_size: usize) -> String {
+/// Writes a configuration with this many tokens in its vocabulary, and returns its path.
+pub(crate) fn config(dir: &Path, vocab_size: usize) -> String {
     let config = json!({
         "model_type": "recurrent_gemma", "vocab_size": vocab_size, "hidden_size": 64, "intermediate_size": 384,
         "num_hidden_layers": 3, "num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 32, "lru_width": 64,

@@ -1,5 +1,6 @@
 //! This machine: the daemon's program looks at it, and it is tried whether a daemon answers.
 
+use std::ffi::OsStr;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -141,7 +142,8 @@ fn addresses(config: &Value, usual: Target) -> Vec<Address> {
     let (listen, sockets) = (value(config, "listen"), &config["sockets"]);
     let texts = [&listen, sockets].into_iter().filter_map(Value::as_array).flatten().filter_map(Value::as_str);
     let mut found: Vec<Target> = Vec::new();
-    for target in texts.filter_map(|text| target::resolve(Some(text), Path::new(target::LOCAL_SOCKET)).ok()) {
+    for target in texts.filter_map(|text| target::resolve(Some(OsStr::new(text)), Path::new(target::LOCAL_SOCKET)).ok())
+    {
         if !found.contains(&target) {
             found.push(target);
         }
@@ -215,7 +217,7 @@ mod tests {
         let found = refusal(&tcp, &trouble(reason::NOT_ALLOWED));
         assert_eq!(found, Finding::new(CHECK, Verdict::Ok, "a daemon answers at 127.0.0.1:50051".to_owned(), ""));
         assert_eq!(refusal(&tcp, &trouble("")).verdict, Verdict::Note);
-        let unix = refusal(&Target::Unix("/run/x.sock".to_owned()), &trouble(reason::NOT_ALLOWED));
+        let unix = refusal(&Target::Unix("/run/x.sock".into()), &trouble(reason::NOT_ALLOWED));
         assert!(unix.verdict == Verdict::Note && unix.advice.contains("usermod"), "{unix:?}");
     }
 

@@ -12,6 +12,7 @@ use serde::Serialize;
 use crate::client::trust::failure;
 use crate::exit::Failure;
 use crate::output::{self, Format};
+use crate::values::whole;
 
 /// Where keys and metadata are.
 #[derive(Debug, clap::Args)]
@@ -96,7 +97,7 @@ pub(super) struct AddKey {
     #[arg(long, value_name = "FILE")]
     key: Option<PathBuf>,
     /// How many signatures the role needs from now on. Default: as before
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = whole::<u64>(1..=16))]
     threshold: Option<u64>,
 }
 
