@@ -114,3 +114,105 @@ fn this_machine_is_looked_at_where_no_daemon_runs() {
     assert!(ended.stdout.contains("no daemon answers at 127.0.0.1:1"), "{}", ended.stdout);
     assert!(ended.stderr.contains("found; what to do is said under"), "{}", ended.stderr);
 }
+
+/// A daemon with a bundle, whose only folder for what it keeps is on a file system that is read-only; then what is found there.
+const READ_ONLY: &str = r#"
+set -euo pipefail
+mkdir "$SCRATCH/kept"
+mount -t tmpfs -o ro tmpfs "$SCRATCH/kept"
+export RECURVE_TELEMETRY__DIR="$SCRATCH/kept/telemetry" RECURVE_STATE_DIR="$SCRATCH/kept/state"
+"$RECURVED" --config /dev/null --bundle "$BUNDLE" --listen "unix:$SCRATCH/socket" 2>"$SCRATCH/log" &
+daemon=$!
+for _ in $(seq 300); do
+    "$AGENT_CLI" generate --tokens 2,9 --max-tokens 2 --on "unix:$SCRATCH/socket" >&2 2>"$SCRATCH/err" && break
+    sleep 0.1
+done
+"$AGENT_CLI" generate --tokens 2,9 --max-tokens 2 --on "unix:$SCRATCH/socket" >&2
+kill "$daemon"
+wait "$daemon"
+"$RECURVED" doctor --config /dev/null --bundle "$BUNDLE" --listen 127.0.0.1:0 --format json
+echo "code $?"
+"$RECURVED" doctor --config /dev/null --listen 127.0.0.1:0 --format json || echo "code $?"
+"#;
+
+#[test]
+fn a_daemon_that_serves_on_a_read_only_root_is_not_said_to_be_ill() {
+    if !rustix::process::getuid().is_root() {
+        println!("left out: it needs root");
+        return;
+    }
+    let scratch = tempfile::tempdir().unwrap();
+    let mut script = clean("unshare".into());
+    script.args(["--mount", "--propagation", "private", "bash", "-c", READ_ONLY]);
+    script.env("SCRATCH", scratch.path()).env("BUNDLE", world::tiny("f32"));
+    script.env("RECURVED", binary("recurved")).env("AGENT_CLI", binary("agent-cli"));
+    let ended = run(&mut script);
+    assert_eq!(ended.code, Some(0), "{}{}", ended.stdout, ended.stderr);
+    let lines: Vec<&str> = ended.stdout.lines().collect();
+    let [served, "code 0", without, "code 69"] = lines[..] else { panic!("{}", ended.stdout) };
+    let findings = |line: &str| -> Vec<Value> {
+        serde_json::from_str::<Value>(line).unwrap()["findings"].as_array().unwrap().clone()
+    };
+    let disk = findings(served).into_iter().find(|finding| finding["check"] == "disk").unwrap();
+    assert_eq!(disk["verdict"], "warning", "{disk}");
+    said(&disk, "read-only: the history is kept in memory");
+    // Without a bundle there is no place for models.
+    said(problem(&findings(without), "disk"), "read-only");
+}
+
+/// Lets what this thread starts run on the first of its processors alone.
+fn on_one_processor() -> Option<()> {
+    use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
+    let all = sched_getaffinity(None).unwrap();
+    let first = (0..CpuSet::MAX_CPU).find(|cpu| all.is_set(*cpu)).unwrap();
+    if all.count() < 2 {
+        println!("left out: there is one processor");
+        return None;
+    }
+    let mut one = CpuSet::new();
+    one.set(first);
+    sched_setaffinity(None, &one).unwrap();
+    Some(())
+}
+
+#[test]
+fn threads_are_those_that_the_process_may_run() {
+    // On a thread of its own, which alone is bound.
+    let bound = || on_one_processor().map(|()| threads_on_one_processor());
+    std::thread::spawn(bound).join().unwrap();
+}
+
+fn threads_on_one_processor() {
+    let bundle = world::tiny("int4");
+    let (findings, code) = doctor(&[("RECURVE_BUNDLE", path(&bundle)), ("RECURVE_LISTEN", "127.0.0.1:0")]);
+    assert_eq!(code, Some(0), "{findings:#?}");
+    let cpu = findings.iter().find(|finding| finding["check"] == "cpu").unwrap();
+    said(cpu, "of which the affinity of this process allows 1");
+    said(cpu, ", 1 thread");
+    let more = [("RECURVE_ENGINE__THREADS", "2"), ("RECURVE_BUNDLE", path(&bundle)), ("RECURVE_LISTEN", "127.0.0.1:0")];
+    let (findings, _) = doctor(&more);
+    assert!(
+        findings.iter().any(|finding| finding["check"] == "cpu" && finding["verdict"] == "warning"),
+        "{findings:#?}"
+    );
+    let daemon = Setup::new(&bundle).start();
+    assert_eq!(daemon.wait_for("graph loaded")["threads"], 1);
+    assert!(daemon.stop().success());
+}
+
+#[test]
+fn a_report_that_cannot_be_written_is_a_failure() {
+    for args in [&["check-config"][..], &["doctor"], &["config-reference"], &["--help"], &["--version"]] {
+        let print = |stdout: std::process::Stdio| {
+            let mut command = clean(binary("recurved"));
+            command.args(args).args(["--config", "/dev/null", "--listen", "127.0.0.1:0"]);
+            command.stdin(std::process::Stdio::null()).stdout(stdout).stderr(std::process::Stdio::piped());
+            let output = command.spawn().unwrap().wait_with_output().unwrap();
+            (output.status.code(), String::from_utf8(output.stderr).unwrap())
+        };
+        let (code, said) = print(fs::File::options().write(true).open("/dev/full").unwrap().into());
+        assert_eq!(code, Some(74), "{args:?}: {said}");
+        assert!(said.contains("recurved: cannot write to standard output: No space left on device"), "{said}");
+        assert_eq!(print(std::io::pipe().unwrap().1.into()), (Some(0), String::new()), "{args:?}");
+    }
+}

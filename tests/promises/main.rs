@@ -32,6 +32,7 @@ mod other_clients_speak_to_us;
 mod other_machines_need_certificates;
 mod other_tools_understand_us;
 mod pages_are_true;
+mod paths_are_any_bytes;
 mod quantized_graphs_equal_the_oracle;
 mod registries_carry_bundles;
 mod results_do_not_depend_on_company;

@@ -27,6 +27,11 @@ pub const TINY_CHUNK: usize = 8;
 /// Tokens that the tiny model's attention looks back.
 pub const TINY_WINDOW: usize = 12;
 
+/// The configuration of the tiny model.
+pub fn tiny_config() -> &'static str {
+    TINY
+}
+
 /// The tiny random model with weights in this format.
 pub fn tiny(weights: &str) -> PathBuf {
     random(&format!("tiny-{weights}"), TINY, &["--weights", weights, "--max-chunk", "8", "--seed", "7"])
