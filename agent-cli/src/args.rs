@@ -345,7 +345,7 @@ pub(crate) struct Generation {
     /// Choose among tokens at least P times as probable as the most probable; 0 to 1; 0: all
     #[arg(long, help_heading = SAMPLING, value_name = "P", value_parser = decimal)]
     min_p: Option<f32>,
-    /// Make tokens seen among the last 1,024 less likely by this factor; 1: no change
+    /// Make tokens seen among the last 1,024 less likely by this factor; 0.01 to 100; 1: no change
     #[arg(long, help_heading = SAMPLING, value_name = "X", value_parser = decimal)]
     repetition_penalty: Option<f32>,
     /// Subtract X once from the logit of each token seen among the last 1,024; -100 to 100
@@ -357,7 +357,8 @@ pub(crate) struct Generation {
     /// Add VALUE to the logit of token ID, such as 17=-100; may be repeated
     #[arg(long, help_heading = SAMPLING, value_name = "ID=VALUE", value_parser = logit_bias)]
     logit_bias: Vec<(u32, f32)>,
-    /// Seed of the random choices: the same seed, prompt and settings repeat an answer. Default: random
+    /// Seed of the random choices: the same seed, prompt and settings repeat an answer while the same kernels compute. A daemon
+    /// with `engine.kernels = "auto"` (the default) may choose others when it starts again. Default: random
     #[arg(long, help_heading = SAMPLING, value_name = "N", value_parser = whole::<u64>(0..=u64::MAX))]
     seed: Option<u64>,
     /// Stop before this text (at most 256 bytes); may be repeated up to 16 times

@@ -11,6 +11,7 @@ use recurve_runtime::Terminator;
 use tokio::sync::mpsc;
 use uuid::Uuid;
 
+use crate::engine::clock::Clock;
 use crate::engine::job::{ClientId, Event, Failure, Job};
 use queue::Queue;
 
@@ -63,6 +64,8 @@ pub struct Waiting {
     pub events: mpsc::Sender<Event>,
     /// Set while the job's row waits for the caller to read.
     pub parked: Arc<AtomicBool>,
+    /// When things happened to the job.
+    pub clock: Arc<Clock>,
 }
 
 /// Why a job was not taken.
@@ -90,6 +93,7 @@ pub struct Ticket {
     tag: u64,
     events: mpsc::Receiver<Event>,
     parked: Arc<AtomicBool>,
+    clock: Arc<Clock>,
     admission: Arc<Admission>,
 }
 
@@ -122,11 +126,12 @@ impl Admission {
         state.tickets += 1;
         let tag = state.tickets;
         let (client, priority) = (job.client.clone(), job.priority);
-        let waiting = Waiting { job, tag, events: sender, parked: Arc::clone(&parked) };
+        let clock = Arc::new(Clock::new(job.accepted));
+        let waiting = Waiting { job, tag, events: sender, parked: Arc::clone(&parked), clock: Arc::clone(&clock) };
         state.queue.push(client, priority, waiting);
         self.notify(&mut state);
         drop(state);
-        Ok(Ticket { id, tag, events, parked, admission: Arc::clone(self) })
+        Ok(Ticket { id, tag, events, parked, clock, admission: Arc::clone(self) })
     }
 
     /// Refuses new jobs, and tells the engine until when it may finish what runs. What waits is still taken if that is soon done
@@ -268,6 +273,11 @@ impl Ticket {
             self.admission.notify(&mut state);
         }
         event
+    }
+
+    /// When things happen to the job.
+    pub fn clock(&self) -> Arc<Clock> {
+        Arc::clone(&self.clock)
     }
 
     /// The job's id.

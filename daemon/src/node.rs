@@ -88,6 +88,8 @@ pub enum NotServing {
 pub struct Node {
     phase: watch::Sender<Phase>,
     calls: TaskTracker,
+    /// Calls that ever began.
+    begun: AtomicU64,
     draining: watch::Sender<bool>,
     /// Of every model that was served, the last one of the same name last.
     meters: Mutex<Vec<(String, Arc<Meter>)>>,
@@ -110,6 +112,7 @@ impl Node {
         let node = Arc::new(Self {
             phase: watch::Sender::new(Phase::Loading),
             calls,
+            begun: AtomicU64::new(0),
             patience,
             places: Semaphore::new(waiting.min(Semaphore::MAX_PERMITS)),
             draining: watch::Sender::new(false),
@@ -269,12 +272,13 @@ impl Node {
 
     /// Counts a call until the token is dropped.
     pub fn call(&self) -> TaskTrackerToken {
+        self.begun.fetch_add(1, Ordering::Relaxed);
         self.calls.token()
     }
 
-    /// Whether no call is open.
-    pub fn is_idle(&self) -> bool {
-        self.calls.is_empty()
+    /// How many calls ever began, while none is open; none while one is.
+    pub fn idle_since(&self) -> Option<u64> {
+        self.calls.is_empty().then(|| self.begun.load(Ordering::Relaxed))
     }
 
     /// Waits until no call is open.

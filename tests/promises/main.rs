@@ -12,6 +12,7 @@ mod a_doctor_says_what_to_do;
 mod a_switch_loses_nothing;
 mod architecture;
 mod bad_models_give_way;
+mod callers_cannot_harm_a_model;
 mod crashes_lose_nothing;
 mod daemons_are_found;
 mod damaged_bundles_are_refused;

@@ -54,7 +54,7 @@ fn sampling() -> Vec<Case> {
         ("temperature", |s, v| s.temperature = Some(v), &[-0.01, 100.5]),
         ("top_p", |s, v| s.top_p = Some(v), &[-1.0, 0.0, 1.01]),
         ("min_p", |s, v| s.min_p = Some(v), &[-0.01, 1.01]),
-        ("repetition_penalty", |s, v| s.repetition_penalty = Some(v), &[-1.0, 0.0, 100.5]),
+        ("repetition_penalty", |s, v| s.repetition_penalty = Some(v), &[-1.0, 0.0, 1e-38, 0.009, 100.5]),
         ("presence_penalty", |s, v| s.presence_penalty = Some(v), &[-100.5, 100.5]),
         ("frequency_penalty", |s, v| s.frequency_penalty = Some(v), &[-100.5, 100.5]),
     ];

@@ -44,6 +44,49 @@ async fn a_deadline_counts_in_the_queue() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_ends_before_its_turn_tells_how_long_it_waited() {
+    let daemon = one_slot().start();
+    let client = connect(&daemon).await;
+    let mut running = begin(&client, greedy(&[2], ENDLESS)).await.unwrap();
+    running.until(1).await.unwrap();
+    let ms = |line: &serde_json::Value, field: &str| line[field].as_f64().unwrap();
+    let waited = |line: &serde_json::Value, at_least: f64| {
+        assert!(ms(line, "queue_ms") >= at_least && ms(line, "queue_ms") <= ms(line, "total_ms"), "{line}");
+        assert_eq!(ms(line, "first_token_ms"), 0.0, "{line}");
+    };
+    // Its deadline passes.
+    let waiting = begin_by(&client, greedy(&[2], 1), Duration::from_millis(300)).await.unwrap();
+    assert_eq!(waiting.rest().await.unwrap_err().code(), Code::DeadlineExceeded);
+    waited(&daemon.wait_for_outcome("DEADLINE_EXCEEDED"), 250.0);
+    // Its caller goes away.
+    let waiting = begin(&client, greedy(&[2], 1)).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    drop(waiting);
+    waited(&daemon.wait_for_outcome("cancelled"), 250.0);
+    // The daemon stops, and what runs would not leave it a turn.
+    let waiting = begin(&client, greedy(&[2], 1)).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    daemon.terminate();
+    assert_eq!(waiting.rest().await.unwrap_err().code(), Code::Unavailable);
+    waited(&daemon.wait_for_outcome("UNAVAILABLE"), 250.0);
+    drop(running);
+    assert!(daemon.ended().success());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_ends_while_it_is_read_waited_only_until_then() {
+    let daemon = one_slot().start();
+    let client = connect(&daemon).await;
+    let prompt: Vec<u32> = (0..100_000).map(|i| 3 + i % 500).collect();
+    let reading = begin_by(&client, greedy(&prompt, 1), Duration::from_millis(600)).await.unwrap();
+    assert_eq!(reading.rest().await.unwrap_err().code(), Code::DeadlineExceeded);
+    let line = daemon.wait_for_outcome("DEADLINE_EXCEEDED");
+    let (queue, total) = (line["queue_ms"].as_f64().unwrap(), line["total_ms"].as_f64().unwrap());
+    assert!(queue > 0.0 && queue < total / 2.0, "{line}");
+    assert_eq!(line["prompt_tokens"], prompt.len());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_full_queue_says_when_to_come_back() {
     let daemon = one_slot().set("engine.queue", 2).start();
     let client = connect(&daemon).await;

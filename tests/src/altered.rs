@@ -64,6 +64,21 @@ pub fn hangs_later(bundle: &Path, out: &Path) -> PathBuf {
     })
 }
 
+/// A model that passes its golden test, and at a later position takes this from every logit.
+pub fn shifts_later(bundle: &Path, out: &Path, by: f32) -> PathBuf {
+    let count = golden_tokens(bundle);
+    altered(bundle, out, |graph| {
+        let float = |name, value: f32| tensor(name, &[], DataType::Float, value.to_le_bytes().to_vec());
+        graph.initializer.push(tensor("altered.count", &[], DataType::Int64, count.to_le_bytes().to_vec()));
+        graph.initializer.push(float("altered.by", by));
+        graph.initializer.push(float("altered.none", 0.0));
+        graph.node.extend([
+            node("GreaterOrEqual", &[POSITION, "altered.count"], &["altered.late"], Vec::new()),
+            node("Where", &["altered.late", "altered.by", "altered.none"], &["altered.zero"], Vec::new()),
+        ]);
+    })
+}
+
 /// A model whose golden test fails: its logits are others.
 pub fn answers_otherwise(bundle: &Path, out: &Path) -> PathBuf {
     altered(bundle, out, |graph| {

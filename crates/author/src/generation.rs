@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use recurve_bundle::GenerationDefaults;
+use recurve_bundle::{GenerationDefaults, REPETITION_PENALTY};
 use recurve_model::ModelConfig;
 use serde_json::Value;
 
@@ -55,7 +55,7 @@ fn defaults(file: &Object) -> Result<GenerationDefaults, ExportError> {
     };
     let do_sample = file.convert("do_sample", "true or false", Value::as_bool)?;
     let max_tokens = count("max_new_tokens", "a number from 1 to 4294967295", 1)?;
-    let repetition_penalty = number("repetition_penalty", "above 0, at most 100", |v| v > 0.0 && v <= 100.0)?;
+    let repetition_penalty = number("repetition_penalty", "0.01 to 100", |v| REPETITION_PENALTY.contains(&(v as f32)))?;
     let repetition_penalty = repetition_penalty.filter(|&penalty| penalty != 1.0);
     let chosen = GenerationDefaults {
         temperature: number("temperature", "0 to 100", |v| (0.0..=100.0).contains(&v))?,

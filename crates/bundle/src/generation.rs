@@ -1,5 +1,7 @@
 //! `generation.json`: how the model wants to be sampled when a request says nothing.
 
+use std::ops::RangeInclusive;
+
 use serde::{Deserialize, Serialize};
 
 use crate::error::BundleError;
@@ -8,6 +10,8 @@ use crate::layout::file;
 
 /// The format of `generation.json` that this version writes and reads.
 pub const GENERATION_FORMAT: u32 = 1;
+/// Allowed repetition penalties. Logits are divided and multiplied by them: nearer to 0, finite logits would overflow.
+pub const REPETITION_PENALTY: RangeInclusive<f32> = 0.01..=100.0;
 
 /// The file `generation.json`. A field that is absent leaves the choice to the daemon. Which tokens begin and end a
 /// sequence is in `recurve.json`.
@@ -27,7 +31,7 @@ pub struct GenerationDefaults {
     /// Tokens below this share of the likeliest token's probability are not considered; 0 to 1.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub min_p: Option<f32>,
-    /// Divides the logits of tokens that occurred; above 0 to 100, 1 changes nothing.
+    /// Divides the logits of tokens that occurred; 0.01 to 100, 1 changes nothing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub repetition_penalty: Option<f32>,
     /// Most tokens of an answer; at least 1.
@@ -64,8 +68,8 @@ impl GenerationDefaults {
         check("temperature", self.temperature, |v| (0.0..=100.0).contains(&v), "0 to 100")?;
         check("top_p", self.top_p, |v| v > 0.0 && v <= 1.0, "above 0, at most 1")?;
         check("min_p", self.min_p, |v| (0.0..=1.0).contains(&v), "0 to 1")?;
-        let penalty = |v: f32| v > 0.0 && v <= 100.0;
-        check("repetition_penalty", self.repetition_penalty, penalty, "above 0, at most 100")?;
+        let penalty = |v: f32| REPETITION_PENALTY.contains(&v);
+        check("repetition_penalty", self.repetition_penalty, penalty, "0.01 to 100")?;
         match self.max_tokens {
             Some(0) => Err(refused("max_tokens", 0, "at least 1")),
             _ => Ok(()),
@@ -101,6 +105,7 @@ mod tests {
             ("top_p", r#"{"format":1,"top_p":0}"#),
             ("min_p", r#"{"format":1,"min_p":1.5}"#),
             ("repetition_penalty", r#"{"format":1,"repetition_penalty":0}"#),
+            ("repetition_penalty", r#"{"format":1,"repetition_penalty":1e-38}"#),
             ("max_tokens", r#"{"format":1,"max_tokens":0}"#),
         ] {
             let error = GenerationDefaults::parse(json.as_bytes()).unwrap_err();

@@ -23,7 +23,7 @@ pub use diff::{Change, Diff, FileChange};
 pub use digest::Digest;
 pub use error::BundleError;
 pub use filepath::check_filepath;
-pub use generation::{GENERATION_FORMAT, GenerationDefaults};
+pub use generation::{GENERATION_FORMAT, GenerationDefaults, REPETITION_PENALTY};
 pub use golden::{GOLDEN_FORMAT, Golden, Tolerance};
 pub use info::{
     ARCHITECTURE, INFO_FORMAT, MAX_NAME, ModelInfo, NAME_ALLOWED, StateInfo, StateKind, valid_in_name, valid_name,

@@ -267,7 +267,7 @@ pub const METRICS: &[Metric] = &[
         "s",
         Kind::Histogram(FIRST_TOKEN),
         &["gen_ai.operation.name"],
-        "How long requests waited for a row.",
+        "How long requests waited for a row; those that ended without one, until they ended.",
     ),
     metric(
         name::ACTIVE_ROWS,

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use recurve_runtime::Terminator;
+use recurve_text::{ControlTokens, Message, Role};
 use tokio::sync::mpsc;
 use tokio::time::{MissedTickBehavior, interval, sleep_until, timeout};
 use tokio_util::task::AbortOnDropHandle;
@@ -16,7 +17,9 @@ use crate::admission::{Admission, Refusal};
 use crate::config::Settings;
 use crate::engine::job::{ClientId, Event, Failure, Generation, Job, Priority, Work};
 use crate::engine::sample::Sampling;
+use crate::model::Model;
 use crate::node::Node;
+use crate::request::{Prompt, RequestError};
 
 /// How often it is looked whether a step goes on for too long.
 const LOOK: Duration = Duration::from_secs(1);
@@ -26,6 +29,11 @@ pub(crate) const STEP_ENDING: Duration = Duration::from_secs(15);
 const PROBE_PROMPT: usize = 64;
 /// and of its answer: beyond what the golden test looked at.
 const PROBE_ANSWER: u32 = 4;
+
+/// What the daemon's own probe gives to tokenizer and chat template.
+const PROBE_TEXT: &str = "Is the door of the boiler room open?";
+/// Said of a model that fails a probe.
+const FAILED: &str = "it failed the daemon's own probe";
 
 /// What became of the model.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -55,6 +63,7 @@ impl Watch {
             longest: settings.engine.step_limit + STEP_ENDING,
             admission: Arc::clone(&loaded.serving.admission),
             prompt: prompt(loaded),
+            model: Arc::clone(&loaded.serving.model),
             node,
             tell,
         };
@@ -105,13 +114,14 @@ struct Eyes {
     longest: Duration,
     admission: Arc<Admission>,
     prompt: Vec<u32>,
+    model: Arc<Model>,
     node: Arc<Node>,
     tell: mpsc::Sender<Verdict>,
 }
 
 impl Eyes {
     async fn look(self, until: Option<Instant>, every: Duration) {
-        let Self { failed, terminator, longest, admission, prompt, node, tell } = self;
+        let Self { failed, terminator, longest, admission, prompt, model, node, tell } = self;
         let stuck = async {
             let mut ticks = interval(LOOK);
             ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -124,6 +134,9 @@ impl Eyes {
         };
         let probation = async {
             let Some(until) = until else { return std::future::pending().await };
+            if let Err(reason) = reads(&model).await {
+                return Some(reason);
+            }
             let mut ticks = interval(every);
             ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
             let mut answered = false;
@@ -135,11 +148,12 @@ impl Eyes {
                 // A model that never answered has proved nothing: one last request decides, when nobody else asks anything.
                 let last = Instant::now() >= until;
                 let limit = if last { longest } else { every };
-                let alone = node.is_idle();
+                let idle = node.idle_since();
                 match probe(&admission, &prompt, limit).await {
                     Probed::Answered => answered = true,
                     Probed::Failed(reason) => return Some(reason),
-                    Probed::Unanswered if last && alone && node.is_idle() => {
+                    // Nobody else asked anything meanwhile.
+                    Probed::Unanswered if last && idle.is_some() && idle == node.idle_since() => {
                         return Some(format!(
                             "it did not answer the daemon's own request within {} s",
                             limit.as_secs()
@@ -217,10 +231,40 @@ async fn probe(admission: &Arc<Admission>, prompt: &[u32], limit: Duration) -> P
         }
     });
     match answer.await {
-        Ok(Some(Event::Failed(failure @ (Failure::Engine(_) | Failure::NotFinite { .. })))) => {
-            Probed::Failed(format!("it failed the daemon's own probe: {failure}"))
-        }
+        Ok(Some(Event::Failed(failure))) => match failure {
+            Failure::Engine(_) | Failure::NotFinite { .. } => Probed::Failed(format!("{FAILED}: {failure}")),
+            Failure::Adjusted { .. }
+            | Failure::Deadline
+            | Failure::Stalled { .. }
+            | Failure::Replaced
+            | Failure::Shutdown => Probed::Unanswered,
+        },
         Ok(Some(Event::Finished(_))) => Probed::Answered,
-        Ok(_) | Err(_) => Probed::Unanswered,
+        Ok(Some(Event::Delta(_) | Event::Scored(_)) | None) | Err(_) => Probed::Unanswered,
     }
+}
+
+/// Has tokenizer and chat template read a text of the daemon's own. What a caller's text makes of them says nothing of the model:
+/// it may be chosen for that.
+///
+/// # Errors
+/// They fail at it, or do not fit the model.
+async fn reads(model: &Arc<Model>) -> Result<(), String> {
+    let text = Prompt::Text { text: PROBE_TEXT.into(), special: true, control: ControlTokens::Read };
+    let chat = Prompt::Chat(vec![Message { role: Role::User, content: PROBE_TEXT.into() }]);
+    for prompt in [text, chat] {
+        match prompt.tokens(model, usize::MAX).await {
+            Err(RequestError::Bundle(why)) => return Err(format!("{FAILED}: {why}")),
+            Ok(_) => {}
+            // There is none, or it wants a conversation of another kind.
+            Err(
+                RequestError::NoTokenizer
+                | RequestError::NoChatTemplate
+                | RequestError::TemplateRefused { .. }
+                | RequestError::Invalid(_)
+                | RequestError::Busy { .. },
+            ) => {}
+        }
+    }
+    Ok(())
 }

@@ -172,6 +172,15 @@ pub enum Failure {
         /// Tokens consumed before the step.
         position: u64,
     },
+    /// The request's penalties and biases made values of the model's logits that are not finite.
+    #[error(
+        "at position {position} the penalties and biases make values of the model's logits that are not finite: choose \
+         smaller ones"
+    )]
+    Adjusted {
+        /// Tokens consumed before the step.
+        position: u64,
+    },
     /// The caller's deadline passed.
     #[error("the deadline passed")]
     Deadline,

@@ -3,6 +3,7 @@
 //! A token's way inside: [`plan`] decides, [`slots`] hold the jobs, [`step`] runs the model, [`sample`] chooses with [`draw`],
 //! [`recurve_text::Detokenizer`] and [`stop`] make text of it, [`emit`] hands it to the caller.
 
+pub mod clock;
 mod draw;
 mod emit;
 pub mod golden;

@@ -2,9 +2,11 @@
 //! depends on the seed and the token's index alone.
 
 use std::collections::{HashMap, VecDeque};
+use std::ops::RangeInclusive;
 
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
+use recurve_bundle::REPETITION_PENALTY;
 
 use super::draw::{draw, first_of, largest, log_sum_exp, most_probable};
 use super::job::TokenLogprobs;
@@ -35,7 +37,19 @@ pub struct Sampling {
     pub seed: u64,
 }
 
+/// Allowed values. Within them, finite logits up to 1e35 stay finite, and far more than a model's soft cap of 30 lets through.
 impl Sampling {
+    /// Of `temperature`.
+    pub const TEMPERATURE: RangeInclusive<f32> = 0.0..=100.0;
+    /// Of `min_p`.
+    pub const MIN_P: RangeInclusive<f32> = 0.0..=1.0;
+    /// Of `repetition_penalty`.
+    pub const REPETITION_PENALTY: RangeInclusive<f32> = REPETITION_PENALTY;
+    /// Of `presence_penalty` and `frequency_penalty`.
+    pub const PENALTY: RangeInclusive<f32> = -100.0..=100.0;
+    /// Of an entry of `logit_bias`.
+    pub const LOGIT_BIAS: RangeInclusive<f32> = -1000.0..=1000.0;
+
     fn penalizes(&self) -> bool {
         self.repetition_penalty != 1.0 || self.presence_penalty != 0.0 || self.frequency_penalty != 0.0
     }
@@ -49,9 +63,14 @@ pub(super) struct Choice {
     pub(super) logprobs: Option<TokenLogprobs>,
 }
 
-/// Logits that no token can be chosen from.
+/// Why no token can be chosen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct NotFinite;
+pub(super) enum NotFinite {
+    /// A logit of the model is not finite.
+    Model,
+    /// The model's logits are finite, but not after the request's penalties and biases.
+    Adjusted,
+}
 
 /// Chooses the tokens of one job.
 #[derive(Debug)]
@@ -106,13 +125,13 @@ impl Sampler {
     /// Chooses a token from `logits [vocab]`, which are overwritten.
     ///
     /// # Errors
-    /// A logit is not finite.
+    /// A logit is not finite, before or after the adjustments.
     pub(super) fn choose(&mut self, logits: &mut [f32]) -> Result<Choice, NotFinite> {
-        let most = largest(logits).ok_or(NotFinite)?;
+        let most = largest(logits).ok_or(NotFinite::Model)?;
         // Told before anything is changed.
         let told = self.top_logprobs.map(|top| Told::new(logits, most, top, &mut self.raw));
         let most = match self.adjust(logits) {
-            true => largest(logits).ok_or(NotFinite)?,
+            true => largest(logits).ok_or(NotFinite::Adjusted)?,
             false => most,
         };
         let token = match self.sampling.temperature {

@@ -1,11 +1,13 @@
 //! The jobs that have a row of the slab, in the order of their rows.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use recurve_text::Detokenizer;
 
+use super::clock::Clock;
 use super::emit::Emitter;
-use super::job::{Event, Failure, FinishReason, Finished, Generation, Job, Scored, Timings, Usage, Work};
+use super::job::{Event, Failure, FinishReason, Finished, Generation, Job, Scored, Usage, Work};
 use super::plan::Row;
 use super::sample::Sampler;
 use crate::admission::Waiting;
@@ -27,7 +29,7 @@ pub(super) struct Slot {
     pub(super) parked_since: Option<Instant>,
     pub(super) phase: Phase,
     pub(super) emitter: Emitter,
-    clock: Clock,
+    clock: Arc<Clock>,
     completion_tokens: u64,
     /// Log-probabilities of a job that scores.
     pub(super) scores: Vec<f32>,
@@ -45,19 +47,10 @@ pub(super) enum Phase {
     Parked(u32),
 }
 
-/// When things happened.
-#[derive(Debug)]
-struct Clock {
-    slot: Instant,
-    read: Option<Instant>,
-    first: Option<Instant>,
-    last: Option<Instant>,
-}
-
 impl Slot {
     /// Gives a job its row; none if its caller is gone.
     pub(super) fn new(waiting: Waiting, turn: u64, detokenizer: Option<Detokenizer>) -> Option<Self> {
-        let Waiting { job, tag, events, parked } = waiting;
+        let Waiting { job, tag, events, parked, clock } = waiting;
         let (stops, sampler): (&[String], _) = match &job.work {
             Work::Generate(generation) => {
                 let Generation { sampling, top_logprobs, prompt, stop, .. } = generation;
@@ -66,6 +59,7 @@ impl Slot {
             Work::Score(_) => (&[], None),
         };
         let emitter = Emitter::new(events, parked, detokenizer, stops)?;
+        clock.has_slot();
         Some(Self {
             tag,
             turn,
@@ -74,7 +68,7 @@ impl Slot {
             parked_since: None,
             phase: Phase::Prefill,
             emitter,
-            clock: Clock { slot: Instant::now(), read: None, first: None, last: None },
+            clock,
             completion_tokens: 0,
             scores: Vec::new(),
             sampler,
@@ -126,14 +120,12 @@ impl Slot {
 
     /// The whole prompt was read.
     pub(super) fn note_read(&mut self) {
-        self.clock.read = Some(Instant::now());
+        self.clock.has_read();
     }
 
     /// A token was chosen.
     pub(super) fn note_token(&mut self) {
-        let now = Instant::now();
-        self.clock.first.get_or_insert(now);
-        self.clock.last = Some(now);
+        self.clock.has_token();
         self.completion_tokens += 1;
     }
 
@@ -144,7 +136,7 @@ impl Slot {
 
     /// How long the job has had its row.
     pub(super) fn occupied(&self) -> Duration {
-        self.clock.slot.elapsed()
+        self.clock.occupied()
     }
 
     /// The job failed: tells its caller.
@@ -161,7 +153,7 @@ impl Slot {
             },
             completion_tokens: self.completion_tokens,
         };
-        let timings = self.timings();
+        let timings = self.clock.timings();
         let end = match self.sampler {
             None => Event::Scored(Scored { logprobs: std::mem::take(&mut self.scores), usage, timings }),
             Some(sampler) => {
@@ -175,17 +167,5 @@ impl Slot {
             }
         };
         self.emitter.finish(end);
-    }
-
-    fn timings(&self) -> Timings {
-        let Clock { slot, read, first, last } = self.clock;
-        let accepted = self.job.accepted;
-        Timings {
-            queue: slot.saturating_duration_since(accepted),
-            prefill: read.map(|read| read.saturating_duration_since(slot)).unwrap_or_default(),
-            time_to_first_token: first.map(|first| first.saturating_duration_since(accepted)).unwrap_or_default(),
-            decode: first.zip(last).map(|(first, last)| last.saturating_duration_since(first)).unwrap_or_default(),
-            total: accepted.elapsed(),
-        }
     }
 }

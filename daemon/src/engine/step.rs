@@ -14,6 +14,7 @@ use super::emit::Flow;
 use super::job::{Failure, FinishReason, Work};
 use super::meter::Meter;
 use super::plan::plan;
+use super::sample::NotFinite;
 use super::slots::{Phase, Slot};
 use crate::admission::{Admission, Waiting};
 
@@ -272,10 +273,13 @@ impl Stepper {
             Outcome::Goes => {}
             Outcome::Ends(reason) => self.finish(row, reason),
             Outcome::Gone => drop(self.remove(row)),
-            Outcome::NotFinite => {
+            Outcome::NotFinite(whose) => {
                 let slot = self.remove(row);
                 let position = slot.position.saturating_sub(1);
-                slot.fail(Failure::NotFinite { position });
+                slot.fail(match whose {
+                    NotFinite::Model => Failure::NotFinite { position },
+                    NotFinite::Adjusted => Failure::Adjusted { position },
+                });
             }
         }
     }
@@ -332,7 +336,7 @@ enum Outcome {
     Goes,
     Ends(FinishReason),
     Gone,
-    NotFinite,
+    NotFinite(NotFinite),
 }
 
 /// A piece of the prompt was read, from token `from` on.
@@ -346,7 +350,7 @@ fn after_prefill(slot: &mut Slot, logits: &mut [f32], from: usize) -> Outcome {
             let next = &tokens[from + 1..=slot.consumed()];
             let vocab = logits.len() / next.len();
             for (logits, &token) in logits.chunks_exact(vocab).zip(next) {
-                let Some(most) = largest(logits) else { return Outcome::NotFinite };
+                let Some(most) = largest(logits) else { return Outcome::NotFinite(NotFinite::Model) };
                 let logprob = f64::from(logits[token as usize]) - log_sum_exp(logits, most);
                 slot.scores.push(logprob as f32);
             }
@@ -364,8 +368,14 @@ fn choose(slot: &mut Slot, logits: &mut [f32]) -> Outcome {
     let (Some(sampler), Work::Generate(generation)) = (&mut slot.sampler, &slot.job.work) else {
         return Outcome::Goes;
     };
-    let Ok(choice) = sampler.choose(logits) else { return Outcome::NotFinite };
-    slot.verified = slot.position;
+    let choice = sampler.choose(logits);
+    if choice != Err(NotFinite::Model) {
+        slot.verified = slot.position;
+    }
+    let choice = match choice {
+        Ok(choice) => choice,
+        Err(whose) => return Outcome::NotFinite(whose),
+    };
     let token = choice.token;
     let (ends, most) = (generation.ends.contains(&token), u64::from(generation.max_tokens));
     slot.note_token();

@@ -15,6 +15,7 @@ use super::deadline;
 use super::peer::{self, Peer};
 use super::record::{Method, Record};
 use super::status::CallError;
+use crate::engine::clock::Clock;
 use crate::engine::job::{ClientId, Delta, Timings, Usage};
 use crate::node::{Node, NotServing, Phase, Serving};
 
@@ -100,6 +101,11 @@ impl Call {
     /// Tells of what was made so far, for the case that no end follows.
     pub(super) fn progressed(&mut self, delta: &Delta) {
         self.record.progressed(delta);
+    }
+
+    /// Tells what knows where the time goes, for the case that no end follows.
+    pub(super) fn waits(&mut self, clock: Arc<Clock>) {
+        self.record.waits(clock);
     }
 
     /// Tells how many tokens the prompt has, for the case that no end follows.

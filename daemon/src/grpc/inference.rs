@@ -142,11 +142,12 @@ async fn score(call: &mut Call, wire: &v1::ScoreRequest) -> Result<(Vec<u32>, Sc
     }
 }
 
-async fn score_once(call: &Call, wire: v1::ScoreRequest) -> Result<(Vec<u32>, Scored), CallError> {
-    let model = &call.serving.model;
-    let request = Score::parse(wire, model)?;
+async fn score_once(call: &mut Call, wire: v1::ScoreRequest) -> Result<(Vec<u32>, Scored), CallError> {
+    let model = Arc::clone(&call.serving.model);
+    let request = Score::parse(wire, &model)?;
     let most = model.limits.max_score_tokens;
-    let tokens = call.within(request.input.tokens(model, most)).await?;
+    let tokens = call.within(request.input.tokens(&model, most)).await?;
+    call.reads(tokens.len());
     let mut ticket = submit(call, request.priority, Work::Score(tokens.clone()))?;
     let work = async {
         loop {
@@ -173,7 +174,7 @@ async fn detokenize(call: &Call, wire: v1::DetokenizeRequest) -> Result<String, 
     call.within(Detokenize::parse(wire, model)?.text(model)).await
 }
 
-fn submit(call: &Call, priority: Priority, work: Work) -> Result<Ticket, CallError> {
+fn submit(call: &mut Call, priority: Priority, work: Work) -> Result<Ticket, CallError> {
     let job = Job {
         id: call.id,
         work,
@@ -182,7 +183,9 @@ fn submit(call: &Call, priority: Priority, work: Work) -> Result<Ticket, CallErr
         accepted: call.accepted,
         deadline: call.deadline.map(tokio::time::Instant::into_std),
     };
-    Ok(call.serving.admission.submit(job)?)
+    let ticket = call.serving.admission.submit(job)?;
+    call.waits(ticket.clock());
+    Ok(ticket)
 }
 
 /// An answer on its way.

@@ -10,8 +10,10 @@ use tonic::{Code, Status};
 use tracing::{debug, error, info};
 use uuid::Uuid;
 
+use super::cause::Cause;
 use super::peer::Here;
 use super::status::{CallError, code_name};
+use crate::engine::clock::Clock;
 use crate::engine::job::{ClientId, Delta, Failure, Timings, Usage};
 use crate::node::{Counts, Node, Serving};
 use crate::request::RequestError;
@@ -40,6 +42,19 @@ pub(super) enum Weight {
     Light,
 }
 
+/// What knows where a call's time went.
+#[derive(Debug)]
+enum Spent {
+    /// It waits: for a model, for its turn to be tokenized.
+    Waiting,
+    /// It was refused, at once or after its text was looked at: it did not wait for the engine.
+    Refused,
+    /// The engine has it, or its queue.
+    Engine(Arc<Clock>),
+    /// It was answered.
+    Answered(Timings),
+}
+
 /// What is known of a call so far.
 #[derive(Debug)]
 pub(super) struct Record {
@@ -53,7 +68,7 @@ pub(super) struct Record {
     outcome: &'static str,
     status: &'static str,
     usage: Usage,
-    timings: Timings,
+    spent: Spent,
     node: Arc<Node>,
     serving: Option<Serving>,
     /// What is asked and answered, where that is configured.
@@ -82,7 +97,7 @@ impl Record {
             outcome: CANCELLED,
             status: code_name(Code::Cancelled),
             usage: Usage::default(),
-            timings: Timings::default(),
+            spent: Spent::Waiting,
             node: Arc::clone(node),
             serving: None,
             content: None,
@@ -100,15 +115,17 @@ impl Record {
         }
     }
 
+    /// The engine's queue has the request.
+    pub(super) fn waits(&mut self, clock: Arc<Clock>) {
+        self.spent = Spent::Engine(clock);
+    }
+
     /// The prompt has so many tokens.
     pub(super) fn reads(&mut self, tokens: usize) {
         self.usage.prompt_tokens = u64::try_from(tokens).unwrap_or_default();
     }
 
     pub(super) fn progressed(&mut self, delta: &Delta) {
-        if self.usage.completion_tokens == 0 && !delta.tokens.is_empty() {
-            self.timings.time_to_first_token = self.begun.elapsed();
-        }
         self.usage.completion_tokens += u64::try_from(delta.tokens.len()).unwrap_or_default();
         if let Some(content) = &mut self.content {
             content.answered(&delta.text);
@@ -122,32 +139,51 @@ impl Record {
             Counts::add(&serving.counts.answered);
         }
         self.usage = usage;
-        self.timings = timings;
+        self.spent = Spent::Answered(timings);
     }
 
     pub(super) fn failed(&mut self, failure: &CallError) -> Status {
         let status = failure.status(self.id);
         self.outcome = code_name(status.code());
         self.status = self.outcome;
-        let by_model = matches!(
-            failure,
-            CallError::Failed(Failure::Engine(_) | Failure::NotFinite { .. })
-                | CallError::Request(RequestError::Bundle(_))
-                | CallError::Abandoned
-        );
-        if let (true, Some(serving)) = (by_model, &self.serving) {
+        let waited = matches!(failure, CallError::Deadline | CallError::Loading | CallError::Stopping);
+        if let (Spent::Waiting, false) = (&self.spent, waited) {
+            self.spent = Spent::Refused;
+        }
+        if let (Cause::Model, Some(serving)) = (failure.cause(), &self.serving) {
             Counts::add(&serving.counts.failed);
         }
         match failure {
-            CallError::Request(RequestError::Bundle(_)) | CallError::Failed(Failure::NotFinite { .. }) => {
+            CallError::Failed(Failure::NotFinite { .. }) => {
                 error!(request = %self.id, "the bundle cannot be used: {}", status.message());
+            }
+            // No line that demands a person: a caller can send such a text as often as it likes.
+            CallError::Request(RequestError::Bundle(_)) => {
+                info!(request = %self.id, "the bundle cannot read this request: {}", status.message());
             }
             _ => debug!(request = %self.id, code = self.outcome, "refused: {}", status.message()),
         }
         status
     }
 
-    fn line(&self, total: Duration) {
+    /// Where the time went; and how long the request waited, where it was given to the engine's queue.
+    fn timings(&self, total: Duration) -> (Timings, Option<Duration>) {
+        match &self.spent {
+            Spent::Answered(timings) => (*timings, Some(timings.queue)),
+            Spent::Engine(clock) => {
+                let timings = clock.timings();
+                // The engine's clock goes on while the call ends.
+                let queue = timings.queue.min(total);
+                (Timings { queue, ..timings }, Some(queue))
+            }
+            Spent::Waiting if self.method.weight == Weight::Engine => {
+                (Timings { queue: total, total, ..Timings::default() }, None)
+            }
+            Spent::Waiting | Spent::Refused => (Timings::default(), None),
+        }
+    }
+
+    fn line(&self, total: Duration, timings: &Timings) {
         let ms = |duration: Duration| (duration.as_secs_f64() * 10_000.0).round() / 10.0;
         let bundle = self.serving.as_ref().map(|serving| serving.model.bundle.as_str());
         let trace = self.parent.as_ref().map(Parent::trace);
@@ -163,8 +199,8 @@ impl Record {
                     trace,
                     prompt_tokens = self.usage.prompt_tokens,
                     completion_tokens = self.usage.completion_tokens,
-                    queue_ms = ms(self.timings.queue),
-                    first_token_ms = ms(self.timings.time_to_first_token),
+                    queue_ms = ms(timings.queue),
+                    first_token_ms = ms(timings.time_to_first_token),
                     total_ms = ms(total),
                     "request"
                 )
@@ -180,7 +216,8 @@ impl Record {
 impl Drop for Record {
     fn drop(&mut self) {
         let total = self.begun.elapsed();
-        self.line(total);
+        let (timings, waited) = self.timings(total);
+        self.line(total, &timings);
         let telemetry = self.node.telemetry();
         let model = self.serving.as_ref().map(|serving| serving.model.name.as_str());
         let outcome = match self.status {
@@ -193,7 +230,8 @@ impl Drop for Record {
             server: (&self.here.host, self.here.port),
             outcome,
             usage: self.usage,
-            timings: self.timings,
+            timings,
+            waited,
             total,
         };
         if self.method.operation.is_some() {

@@ -136,6 +136,9 @@ impl CallError {
                 let field = turn.map_or("chat.messages".to_owned(), |turn| format!("chat.messages[{turn}]"));
                 details.add_bad_request_violation(field, words);
             }
+            Self::Failed(failure @ Failure::Adjusted { .. }) => {
+                details.add_bad_request_violation("sampling", failure.to_string());
+            }
             Self::Timeout(words) => {
                 details.add_bad_request_violation(super::deadline::HEADER, words);
             }
@@ -212,6 +215,9 @@ impl CallError {
             Self::Failed(failure @ Failure::Engine(_)) => (Code::Internal, reason::ENGINE_FAILED, failure.to_string()),
             Self::Failed(failure @ Failure::NotFinite { .. }) => {
                 (Code::Internal, reason::NOT_A_NUMBER, failure.to_string())
+            }
+            Self::Failed(failure @ Failure::Adjusted { .. }) => {
+                (Code::InvalidArgument, reason::INVALID_REQUEST, format!("sampling: {failure}"))
             }
             Self::Abandoned => (
                 Code::Internal,
@@ -322,6 +328,7 @@ mod tests {
             (CallError::Stopping, Code::Unavailable, reason::SHUTTING_DOWN),
             (CallError::Failed(Failure::Engine("x".into())), Code::Internal, reason::ENGINE_FAILED),
             (CallError::Failed(Failure::NotFinite { position: 3 }), Code::Internal, reason::NOT_A_NUMBER),
+            (CallError::Failed(Failure::Adjusted { position: 3 }), Code::InvalidArgument, reason::INVALID_REQUEST),
             (CallError::Abandoned, Code::Internal, reason::ENGINE_FAILED),
             (CallError::Deadline, Code::DeadlineExceeded, reason::DEADLINE_EXCEEDED),
             (CallError::Failed(Failure::Deadline), Code::DeadlineExceeded, reason::DEADLINE_EXCEEDED),

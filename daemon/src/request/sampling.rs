@@ -1,5 +1,7 @@
 //! How the next token is chosen: checks and defaults.
 
+use std::ops::RangeInclusive;
+
 use recurve_proto::v1;
 
 use super::violations::Violations;
@@ -29,22 +31,22 @@ pub(super) fn parse(wire: v1::Sampling, model: &Model, violations: &mut Violatio
 
 /// Finds what is wrong with the fields that are set.
 fn check(wire: &v1::Sampling, vocab_size: u32, violations: &mut Violations) {
-    let zero = Least::Included(0.0);
-    let above_zero = Least::Excluded(0.0);
-    let penalty = Least::Included(-100.0);
-    for (field, value, least, most) in [
-        ("temperature", wire.temperature, zero, 100.0),
-        ("top_p", wire.top_p, above_zero, 1.0),
-        ("min_p", wire.min_p, zero, 1.0),
-        ("repetition_penalty", wire.repetition_penalty, above_zero, 100.0),
-        ("presence_penalty", wire.presence_penalty, penalty, 100.0),
-        ("frequency_penalty", wire.frequency_penalty, penalty, 100.0),
+    for (field, value, allowed) in [
+        ("temperature", wire.temperature, Sampling::TEMPERATURE),
+        ("min_p", wire.min_p, Sampling::MIN_P),
+        ("repetition_penalty", wire.repetition_penalty, Sampling::REPETITION_PENALTY),
+        ("presence_penalty", wire.presence_penalty, Sampling::PENALTY),
+        ("frequency_penalty", wire.frequency_penalty, Sampling::PENALTY),
     ] {
-        if let Some(value) = value
-            && !least.allows(value, most)
-        {
-            violations.add(format!("sampling.{field}"), format!("{value} is not allowed: {}", least.words(most)));
+        if let Some(value) = value {
+            check_range(format!("sampling.{field}"), value, &allowed, violations);
         }
+    }
+    // What is not a number is refused, too.
+    if let Some(top_p) = wire.top_p
+        && !(top_p > 0.0 && top_p <= 1.0)
+    {
+        violations.add("sampling.top_p", format!("{top_p} is not allowed: above 0 up to 1"));
     }
     if let Some(k) = wire.top_k
         && k > vocab_size
@@ -67,35 +69,14 @@ fn check_bias(wire: &v1::Sampling, vocab_size: u32, violations: &mut Violations)
         if *token >= vocab_size {
             violations.add(field(), format!("token {token} does not exist: ids are below {vocab_size}"));
         }
-        let range = Least::Included(-1000.0);
-        if !range.allows(*bias, 1000.0) {
-            violations.add(field(), format!("{bias} is not allowed: {}", range.words(1000.0)));
-        }
+        check_range(field(), *bias, &Sampling::LOGIT_BIAS, violations);
     }
 }
 
-/// The lower bound of a field; its upper bound is always allowed.
-#[derive(Clone, Copy)]
-enum Least {
-    Included(f32),
-    Excluded(f32),
-}
-
-impl Least {
-    /// Whether a value is within the bounds; what is not a number never is.
-    fn allows(self, value: f32, most: f32) -> bool {
-        let enough = match self {
-            Self::Included(least) => value >= least,
-            Self::Excluded(least) => value > least,
-        };
-        enough && value <= most
-    }
-
-    fn words(self, most: f32) -> String {
-        match self {
-            Self::Included(least) => format!("{least} to {most}"),
-            Self::Excluded(least) => format!("above {least} up to {most}"),
-        }
+/// What is not a number is in no range.
+fn check_range(field: String, value: f32, allowed: &RangeInclusive<f32>, violations: &mut Violations) {
+    if !allowed.contains(&value) {
+        violations.add(field, format!("{value} is not allowed: {} to {}", allowed.start(), allowed.end()));
     }
 }
 

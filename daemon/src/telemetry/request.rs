@@ -24,6 +24,8 @@ pub struct Request<'a> {
     pub usage: Usage,
     /// Where the time went.
     pub timings: Timings,
+    /// How long it waited for a row, or for none until it ended; none where it was not given to the queue.
+    pub waited: Option<Duration>,
     /// From acceptance until the end, whatever the end was.
     pub total: Duration,
 }
@@ -75,11 +77,11 @@ impl Request<'_> {
     /// The conventions count the first token and the time per token of successful answers only.
     pub(super) fn times(&self) -> Times {
         let answered = self.outcome == Outcome::Answered;
-        let Timings { queue, time_to_first_token, decode, .. } = self.timings;
+        let Timings { time_to_first_token, decode, .. } = self.timings;
         let intervals = u32::try_from(self.usage.completion_tokens.saturating_sub(1)).unwrap_or(u32::MAX);
         Times {
             total: self.total,
-            queue: answered.then_some(queue),
+            queue: self.waited,
             first_token: (answered && self.usage.completion_tokens > 0).then_some(time_to_first_token),
             output_token: (answered && intervals > 0).then(|| decode / intervals.max(1)),
         }
@@ -94,16 +96,18 @@ mod tests {
     fn the_time_per_token_leaves_the_first_one_out() {
         let ms = Duration::from_millis;
         let timings = Timings { queue: ms(1), time_to_first_token: ms(50), decode: ms(90), ..Timings::default() };
-        let of = |tokens, outcome| {
+        let of = |tokens, outcome, waited| {
             let usage = Usage { prompt_tokens: 3, completion_tokens: tokens };
             let server = ("gw", Some(1));
-            Request { operation: "chat", model: None, server, outcome, usage, timings, total: ms(140) }.times()
+            Request { operation: "chat", model: None, server, outcome, usage, timings, waited, total: ms(140) }.times()
         };
-        let whole = of(10, Outcome::Answered);
+        let whole = of(10, Outcome::Answered, Some(ms(1)));
         assert_eq!((whole.first_token, whole.output_token), (Some(ms(50)), Some(ms(10))));
-        assert_eq!(of(1, Outcome::Answered).output_token, None);
-        assert_eq!(of(0, Outcome::Answered).first_token, None);
-        let failed = of(10, Outcome::Failed("CANCELLED"));
-        assert_eq!(failed, Times { total: ms(140), queue: None, first_token: None, output_token: None });
+        assert_eq!(of(1, Outcome::Answered, Some(ms(1))).output_token, None);
+        assert_eq!(of(0, Outcome::Answered, Some(ms(1))).first_token, None);
+        for waited in [None, Some(ms(90))] {
+            let failed = of(10, Outcome::Failed("CANCELLED"), waited);
+            assert_eq!(failed, Times { total: ms(140), queue: waited, first_token: None, output_token: None });
+        }
     }
 }

@@ -113,7 +113,70 @@ fn log_probabilities_are_those_of_the_model_before_any_adjustment() {
 #[test]
 fn values_that_are_not_finite_are_refused() {
     for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
-        assert_eq!(Sampler::new(plain(1.0, 0), None, &[0]).choose(&mut [0.0, bad]), Err(NotFinite));
+        assert_eq!(Sampler::new(plain(1.0, 0), None, &[0]).choose(&mut [0.0, bad]), Err(NotFinite::Model));
+    }
+}
+
+#[test]
+fn what_only_penalties_make_infinite_is_not_the_models_fault() {
+    let divided = Sampling { repetition_penalty: 0.01, ..plain(1.0, 0) };
+    let multiplied = Sampling { repetition_penalty: 100.0, ..plain(1.0, 0) };
+    for (sampling, logit) in [(divided.clone(), f32::MAX), (multiplied, f32::MIN)] {
+        assert_eq!(Sampler::new(sampling, None, &[0]).choose(&mut [logit, 1.0]), Err(NotFinite::Adjusted));
+    }
+    // Both are wrong: the model's came first.
+    assert_eq!(Sampler::new(divided, None, &[0]).choose(&mut [f32::MAX, f32::NAN]), Err(NotFinite::Model));
+}
+
+/// A value of the range: its ends, what is next to them, 0, values near 0, and any other.
+fn within(range: RangeInclusive<f32>) -> impl Strategy<Value = f32> {
+    let (least, most) = (*range.start(), *range.end());
+    let special = [0.0, -0.0, f32::from_bits(1), -f32::from_bits(1), f32::MIN_POSITIVE, 1e-38, 1e-30, 1e-7, 1.0];
+    let mut special: Vec<f32> = special.into_iter().filter(|value| range.contains(value)).collect();
+    special.extend([least, most, least.next_up(), most.next_down()]);
+    prop_oneof![prop::sample::select(special), least..=most]
+}
+
+prop_compose! {
+    /// Anything that a request may set.
+    fn allowed()(
+        temperature in within(Sampling::TEMPERATURE),
+        top_k in 0..50u32,
+        top_p in within(f32::from_bits(1)..=1.0),
+        min_p in within(Sampling::MIN_P),
+        repetition_penalty in within(Sampling::REPETITION_PENALTY),
+        presence_penalty in within(Sampling::PENALTY),
+        frequency_penalty in within(Sampling::PENALTY),
+        logit_bias in prop::collection::btree_map(0..40u32, within(Sampling::LOGIT_BIAS), 0..40),
+        seed in any::<u64>(),
+    ) -> Sampling {
+        let logit_bias = logit_bias.into_iter().collect();
+        Sampling {
+            temperature, top_k, top_p, min_p, repetition_penalty, presence_penalty, frequency_penalty, logit_bias, seed,
+        }
+    }
+}
+
+proptest! {
+    #[test]
+    fn whatever_is_allowed_keeps_logits_finite(
+        sampling in allowed(),
+        scale in prop::sample::select(vec![f32::from_bits(1), 1e-30, 1.0, 30.0, 1e4, 1e20, 1e35]),
+        logits in prop::collection::vec(-1.0f32..=1.0, 40),
+        prompt in prop::collection::vec(0..40u32, 0..1100),
+    ) {
+        let logits: Vec<f32> = logits.iter().map(|logit| logit * scale).collect();
+        let mut sampler = Sampler::new(sampling, Some(20), &prompt);
+        for _ in 0..3 {
+            let mut adjusted = logits.clone();
+            let choice = sampler.choose(&mut adjusted);
+            // At temperature 0 these are the logits after the adjustments, otherwise the weights of the tokens.
+            prop_assert!(adjusted.iter().all(|value| value.is_finite()), "{:?}", adjusted);
+            let choice = choice.unwrap();
+            prop_assert!((choice.token as usize) < logits.len());
+            let told = choice.logprobs.unwrap();
+            prop_assert!(std::iter::once(&told.chosen).chain(&told.top).all(|(_, logprob)| logprob.is_finite()));
+        }
     }
 }
 
