@@ -25,6 +25,8 @@ const MAX_STOP_BYTES: usize = 256;
 const MAX_TOP_LOGPROBS: u32 = 20;
 /// Up to this many tokens are detokenized where the request is read.
 const INLINE_TOKENS: usize = 512;
+/// Bytes of text that a token becomes, roughly: so much of [`LONG_TEXTS`] it takes.
+const BYTES_PER_TOKEN: usize = 4;
 
 /// A valid request to continue a prompt.
 #[derive(Debug)]
@@ -130,7 +132,8 @@ impl Tokenize {
     /// Everything that is wrong with it.
     pub fn parse(wire: v1::TokenizeRequest, model: &Model) -> Result<Self, RequestError> {
         let mut violations = Violations::default();
-        let input = prompt::tokenize(wire.input, wire.no_special_tokens, wire.read_control_tokens, &mut violations);
+        let input =
+            prompt::tokenize(wire.input, wire.no_special_tokens, wire.read_control_tokens, model, &mut violations);
         violations.none()?;
         let input = input.ok_or_else(|| RequestError::missing("input"))?;
         input.needs(model)?;
@@ -162,6 +165,11 @@ impl Detokenize {
     /// Everything that is wrong with it.
     pub fn parse(wire: v1::DetokenizeRequest, model: &Model) -> Result<Self, RequestError> {
         let mut violations = Violations::default();
+        let (count, most) = (wire.tokens.len(), model.limits.max_prompt_tokens.saturating_add(model.limits.max_tokens));
+        if count > most {
+            let limits = "limits.max_prompt_tokens and limits.max_tokens together";
+            violations.add("tokens", format!("has {count} tokens, this node takes at most {most} ({limits})"));
+        }
         prompt::check_ids("tokens", &wire.tokens, model.vocab_size, &mut violations);
         violations.none()?;
         if model.tokenizer.is_none() {
@@ -176,12 +184,12 @@ impl Detokenize {
     /// The tokenizer failed, or too many long texts wait.
     pub async fn text(self, model: &Model) -> Result<String, RequestError> {
         let tokenizer = Arc::clone(model.tokenizer.as_ref().ok_or(RequestError::NoTokenizer)?);
-        let long = self.tokens.len() > INLINE_TOKENS;
+        let tokens = self.tokens.len();
         let decode = move || match self.keep_special_tokens {
             true => tokenizer.decode_with_special(&self.tokens),
             false => tokenizer.decode(&self.tokens),
         };
-        if long { LONG_TEXTS.run(decode).await } else { Ok(decode()) }
+        if tokens > INLINE_TOKENS { LONG_TEXTS.run(tokens * BYTES_PER_TOKEN, decode).await } else { Ok(decode()) }
     }
 }
 

@@ -23,6 +23,7 @@ mod existing_tools_read_us;
 mod golden_tests_hold;
 mod histories_are_gathered;
 mod kernels_are_chosen;
+mod large_requests_cost_little;
 mod malformed_requests_are_named;
 mod models_are_deployed;
 mod nothing_asked_is_recorded;

@@ -154,7 +154,7 @@ pub(super) const KEYS: &[Key] = &[
               request the same bits whoever shares the batch; `onnxruntime` copies the weights into an order of its own \
               when it loads. `auto` has both compute for a moment at the start (a small model whole, of a large one a \
               product) and takes ONNX Runtime's where they are faster by more than 5 % or ours cannot compute; the log \
-              says which and why.",
+              says which and why. The choice may change with a restart, and with it the tokens that a seed gives.",
     },
     Key {
         path: "engine.lock_weights",
@@ -194,6 +194,14 @@ pub(super) const KEYS: &[Key] = &[
         default: Some("131072"),
         flag: None,
         doc: "Longest prompt, and longest text to tokenize, in tokens. Memory does not depend on it; time does.",
+    },
+    Key {
+        path: "limits.max_text_bytes",
+        kind: Kind::Integer { min: 1024, max: 1 << 30 },
+        default: None,
+        flag: None,
+        doc: "Longest text of a request, in bytes, all messages of a conversation together. A longer one is refused before it is \
+              tokenized. Not set: 8 for each token that a request may have, and at least 65536.",
     },
     Key {
         path: "limits.max_tokens",

@@ -79,12 +79,34 @@ pub struct Limits {
     pub max_message_bytes: usize,
     /// `limits.max_prompt_tokens`
     pub max_prompt_tokens: usize,
+    /// `limits.max_text_bytes`, or what follows from the limits of tokens
+    pub max_text_bytes: usize,
     /// `limits.max_tokens`
     pub max_tokens: usize,
     /// `limits.max_score_tokens`
     pub max_score_tokens: usize,
     /// `limits.connections`
     pub connections: usize,
+}
+
+impl Limits {
+    fn read(reader: &mut Reader) -> Self {
+        // Most texts have fewer bytes a token.
+        const BYTES_PER_TOKEN: usize = 8;
+        const LEAST: usize = 1 << 16;
+        let max_prompt_tokens = reader.count("limits.max_prompt_tokens");
+        let max_score_tokens = reader.count("limits.max_score_tokens");
+        let derived = max_prompt_tokens.max(max_score_tokens).saturating_mul(BYTES_PER_TOKEN).max(LEAST);
+        let set = reader.integer("limits.max_text_bytes").and_then(|n| usize::try_from(n).ok());
+        Self {
+            max_message_bytes: reader.count("limits.max_message_bytes"),
+            max_prompt_tokens,
+            max_text_bytes: set.unwrap_or(derived),
+            max_tokens: reader.count("limits.max_tokens"),
+            max_score_tokens,
+            connections: reader.count("limits.connections"),
+        }
+    }
 }
 
 /// The files of mutual TLS.
@@ -271,13 +293,7 @@ impl Settings {
                 queue: reader.count("engine.queue"),
                 step_limit: Duration::from_secs(reader.integer("engine.step_limit").unwrap_or(60).max(1)),
             },
-            limits: Limits {
-                max_message_bytes: reader.count("limits.max_message_bytes"),
-                max_prompt_tokens: reader.count("limits.max_prompt_tokens"),
-                max_tokens: reader.count("limits.max_tokens"),
-                max_score_tokens: reader.count("limits.max_score_tokens"),
-                connections: reader.count("limits.connections"),
-            },
+            limits: Limits::read(reader),
             grace: Duration::from_secs(reader.integer("shutdown.grace").unwrap_or_default()),
             switch: match reader.choice("deploy.switch") {
                 "beside" => Switch::Beside,

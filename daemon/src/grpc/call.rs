@@ -18,6 +18,7 @@ use super::status::CallError;
 use crate::engine::clock::Clock;
 use crate::engine::job::{ClientId, Delta, Timings, Usage};
 use crate::node::{Node, NotServing, Phase, Serving};
+use crate::system::trim;
 
 /// An open call. The node waits for it when it stops.
 #[derive(Debug)]
@@ -34,21 +35,38 @@ pub(super) struct Call {
     pub deadline: Option<tokio::time::Instant>,
     node: Arc<Node>,
     record: Record,
+    _memory: GivenBack,
     _open: TaskTrackerToken,
 }
 
+/// Has the memory of a large request given back when the call is over.
+#[derive(Debug)]
+struct GivenBack {
+    large: bool,
+}
+
+impl Drop for GivenBack {
+    fn drop(&mut self) {
+        if self.large {
+            trim::soon();
+        }
+    }
+}
+
 impl Call {
-    /// Begins a call.
+    /// Begins a call with a message of so many bytes.
     ///
     /// # Errors
     /// The caller may not use the model, the node does not serve at the moment, or the deadline is malformed.
     pub(super) async fn begin(
         method: Method,
+        bytes: usize,
         node: &Arc<Node>,
         metadata: &MetadataMap,
         extensions: &Extensions,
     ) -> Result<Self, Status> {
         let accepted = tokio::time::Instant::now();
+        let memory = GivenBack { large: bytes >= trim::LARGE };
         let id = Uuid::now_v7();
         let client = peer::client(extensions);
         let mut record = Record::new(method, id, client.clone(), node, metadata, extensions);
@@ -66,7 +84,7 @@ impl Call {
             Ok((deadline, serving)) => {
                 let (accepted, node) = (accepted.into_std(), Arc::clone(node));
                 record.serves(&serving);
-                Ok(Self { id, client, accepted, serving, deadline, node, record, _open: open })
+                Ok(Self { id, client, accepted, serving, deadline, node, record, _memory: memory, _open: open })
             }
             Err(error) => Err(record.failed(&error)),
         }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::stream::{Stream, unfold};
+use prost::Message;
 use recurve_proto::v1;
 use recurve_proto::v1::generate_request::Prompt;
 use recurve_proto::v1::inference_server::{Inference, InferenceServer};
@@ -33,8 +34,9 @@ pub(super) struct Service {
 }
 
 impl Service {
-    async fn begin<T>(&self, method: Method, request: &Request<T>) -> Result<Call, Status> {
-        Call::begin(method, &self.node, request.metadata(), request.extensions()).await
+    async fn begin<T: Message>(&self, method: Method, request: &Request<T>) -> Result<Call, Status> {
+        let bytes = request.get_ref().encoded_len();
+        Call::begin(method, bytes, &self.node, request.metadata(), request.extensions()).await
     }
 }
 

@@ -31,8 +31,14 @@ struct Fixture {
 }
 
 async fn serve_on(address: &str, connections: usize) -> Fixture {
-    let limits =
-        Limits { max_message_bytes: 1024, max_prompt_tokens: 8, max_tokens: 8, max_score_tokens: 8, connections };
+    let limits = Limits {
+        max_message_bytes: 1024,
+        max_prompt_tokens: 8,
+        max_text_bytes: 1024,
+        max_tokens: 8,
+        max_score_tokens: 8,
+        connections,
+    };
     let settings = std::sync::Arc::new(crate::config::defaults());
     let telemetry = crate::telemetry::Telemetry::start(&settings).unwrap().telemetry;
     let log = crate::log::Log::start(&settings.log);

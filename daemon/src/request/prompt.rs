@@ -75,7 +75,7 @@ impl Prompt {
         most: usize,
         then: impl FnOnce(Vec<u32>) -> T + Send + 'static,
     ) -> Result<T, RequestError> {
-        let (field, long) = (self.field(), self.bytes() > INLINE_BYTES);
+        let (field, bytes) = (self.field(), self.bytes());
         let model = Arc::clone(model);
         let work = move || match self.encode_here(&model)? {
             tokens if tokens.len() > most => Err(RequestError::invalid(
@@ -84,7 +84,7 @@ impl Prompt {
             )),
             tokens => Ok(then(tokens)),
         };
-        if long { LONG_TEXTS.run(work).await? } else { work() }
+        if bytes > INLINE_BYTES { LONG_TEXTS.run(bytes, work).await? } else { work() }
     }
 
     fn encode_here(self, model: &Model) -> Result<Vec<u32>, RequestError> {
@@ -147,10 +147,10 @@ pub(super) fn generate(
 ) -> Option<Prompt> {
     use v1::generate_request::Prompt as Wire;
     match wire {
-        Some(Wire::Text(text)) => self::text(text, control, violations),
+        Some(Wire::Text(text)) => self::text(text, control, model, violations),
         other if control => only_with_text(other.is_some(), violations),
         Some(Wire::Tokens(tokens)) => ids(tokens, model.limits.max_prompt_tokens, model, violations),
-        Some(Wire::Chat(chat)) => self::chat(chat, violations),
+        Some(Wire::Chat(chat)) => self::chat(chat, model, violations),
         None => missing("prompt", "set one of text, tokens and chat", violations),
     }
 }
@@ -163,10 +163,10 @@ pub(super) fn score(
 ) -> Option<Prompt> {
     use v1::score_request::Input as Wire;
     match wire {
-        Some(Wire::Text(text)) => self::text(text, control, violations),
+        Some(Wire::Text(text)) => self::text(text, control, model, violations),
         other if control => only_with_text(other.is_some(), violations),
         Some(Wire::Tokens(tokens)) => ids(tokens, model.limits.max_score_tokens, model, violations),
-        Some(Wire::Chat(chat)) => self::chat(chat, violations),
+        Some(Wire::Chat(chat)) => self::chat(chat, model, violations),
         None => missing("input", "set one of text, tokens and chat", violations),
     }
 }
@@ -175,11 +175,13 @@ pub(super) fn tokenize(
     wire: Option<v1::tokenize_request::Input>,
     no_special_tokens: bool,
     control: bool,
+    model: &Model,
     violations: &mut Violations,
 ) -> Option<Prompt> {
     use v1::tokenize_request::Input as Wire;
     match wire {
         Some(Wire::Text(text)) => {
+            check_bytes("text", text.len(), model, violations);
             Some(Prompt::Text { text, special: !no_special_tokens, control: control_tokens(control) })
         }
         other if control => only_with_text(other.is_some(), violations),
@@ -188,7 +190,7 @@ pub(super) fn tokenize(
                 violations
                     .add("no_special_tokens", "is only allowed with text: the chat template writes special tokens");
             }
-            self::chat(chat, violations)
+            self::chat(chat, model, violations)
         }
         None => missing("input", "set one of text and chat", violations),
     }
@@ -223,10 +225,20 @@ fn only_with_text(given: bool, violations: &mut Violations) -> Option<Prompt> {
     None
 }
 
-fn text(text: String, control: bool, violations: &mut Violations) -> Option<Prompt> {
+/// Refuses what is too long before it is tokenized: that takes a hundred times the memory of the text.
+fn check_bytes(field: &str, bytes: usize, model: &Model, violations: &mut Violations) {
+    let most = model.limits.max_text_bytes;
+    if bytes > most {
+        let problem = format!("has {bytes} bytes, this node takes at most {most} (limits.max_text_bytes)");
+        violations.add(field, problem);
+    }
+}
+
+fn text(text: String, control: bool, model: &Model, violations: &mut Violations) -> Option<Prompt> {
     if text.is_empty() {
         violations.add("text", "is empty");
     }
+    check_bytes("text", text.len(), model, violations);
     Some(Prompt::Text { text, special: true, control: control_tokens(control) })
 }
 
@@ -241,7 +253,8 @@ fn ids(wire: v1::TokenIds, most: usize, model: &Model, violations: &mut Violatio
     Some(Prompt::Tokens(wire.ids))
 }
 
-fn chat(wire: v1::Chat, violations: &mut Violations) -> Option<Prompt> {
+fn chat(wire: v1::Chat, model: &Model, violations: &mut Violations) -> Option<Prompt> {
+    check_bytes("chat.messages", wire.messages.iter().map(|m| m.content.len()).sum(), model, violations);
     let count = wire.messages.len();
     if count == 0 || count > MAX_MESSAGES {
         violations.add("chat.messages", format!("has {count} messages, allowed are 1 to {MAX_MESSAGES}"));

@@ -31,6 +31,7 @@ fn model() -> Model {
         limits: Limits {
             max_message_bytes: 1 << 20,
             max_prompt_tokens: 32,
+            max_text_bytes: 150_000,
             max_tokens: 100,
             max_score_tokens: 16,
             connections: 1,
@@ -319,6 +320,34 @@ async fn a_prompt_that_is_too_long_is_refused_wherever_it_is_tokenized() {
         assert_eq!(found[0].field, "text");
         assert!(found[0].description.contains(&format!("{} tokens", length + 1)), "{found:?}");
     }
+}
+
+#[tokio::test]
+async fn a_text_of_too_many_bytes_is_refused_before_it_is_tokenized() {
+    let model = model();
+    let long = "a".repeat(150_001);
+    let halves = chat(&[("user", &long[..100_000]), ("assistant", &long[100_000..])]);
+    let generated = |prompt| Generate::parse(GenerateRequest { prompt: Some(prompt), ..valid() }, &model).map(drop);
+    let scored = |input| Score::parse(v1::ScoreRequest { input: Some(input), ..Default::default() }, &model).map(drop);
+    let tokenized =
+        |input| Tokenize::parse(v1::TokenizeRequest { input: Some(input), ..Default::default() }, &model).map(drop);
+    for (refused, field) in [
+        (generated(GeneratePrompt::Text(long.clone())), "text"),
+        (generated(GeneratePrompt::Chat(halves.clone())), "chat.messages"),
+        (scored(ScoreInput::Text(long.clone())), "text"),
+        (scored(ScoreInput::Chat(halves.clone())), "chat.messages"),
+        (tokenized(TokenizeInput::Text(long.clone())), "text"),
+        (tokenized(TokenizeInput::Chat(halves)), "chat.messages"),
+    ] {
+        let found = violations(refused.unwrap_err());
+        assert_eq!(found[0].field, field);
+        assert!(found[0].description.contains("has 150001 bytes, this node takes at most 150000"), "{found:?}");
+    }
+    assert!(generated(GeneratePrompt::Text(long[1..].into())).is_ok());
+    let tokens = vec![2; 133];
+    let refused = Detokenize::parse(v1::DetokenizeRequest { tokens, keep_special_tokens: false }, &model);
+    let found = violations(refused.unwrap_err());
+    assert!(found[0].description.contains("has 133 tokens, this node takes at most 132"), "{found:?}");
 }
 
 #[tokio::test]

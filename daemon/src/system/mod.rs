@@ -11,4 +11,5 @@ pub mod signals;
 pub mod socket_unit;
 pub mod sockets;
 mod status;
+pub(crate) mod trim;
 mod vitals;
