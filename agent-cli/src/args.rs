@@ -331,7 +331,7 @@ const SAMPLING: &str = "Sampling (each is the bundle's own where it is not given
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct Generation {
     /// Maximum number of tokens to generate. Default: the bundle's
-    #[arg(long, value_name = "N", value_parser = whole::<u32>(1..=u64::from(u32::MAX)))]
+    #[arg(long, value_name = "N", value_parser = whole::<u32>(0..=u64::from(u32::MAX)))]
     max_tokens: Option<u32>,
     /// Randomness, 0 to 100; 0 always takes the most probable token
     #[arg(long, help_heading = SAMPLING, value_name = "X", value_parser = decimal)]
