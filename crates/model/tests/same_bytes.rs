@@ -12,6 +12,23 @@ const CONFIG: &str = r#"{
 }"#;
 
 #[test]
+fn rounded_by_what_matters_too() {
+    let config = ModelConfig::from_json(CONFIG.as_bytes(), Path::new("config.json")).unwrap();
+    let weights = RandomWeights::new(&config, 1);
+    let tokens = reference::golden_tokens(&config, 40);
+    let importance = reference::importance(&config, &weights, std::iter::once(tokens.as_slice())).unwrap();
+    let plan = GraphPlan::new(&config, &ExportOptions { weights: WeightFormat::Int4, block_size: 64, max_chunk: 16 });
+    let mut hash = Sha256::new();
+    for shard in plan.shards() {
+        let mut bytes = Vec::new();
+        shard.write(&weights, Some(&importance), &mut bytes, &mut |_| {}).unwrap();
+        hash.update(&bytes);
+    }
+    let digest: String = hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
+    assert_eq!(digest, "ff0d7ca7e33cbaebb0cbdca0c64f5d23653c12f8ff06144a2a796b20f1fcd53a");
+}
+
+#[test]
 fn on_every_machine() {
     let config = ModelConfig::from_json(CONFIG.as_bytes(), Path::new("config.json")).unwrap();
     let weights = RandomWeights::new(&config, 1);

@@ -11,11 +11,27 @@ const TRIED: [f32; 18] = [
     8.0,
 ];
 
+/// Levels that are tried side by side: as many as the vectors of every machine have numbers.
+const TOGETHER: usize = 4;
+
+/// The same in groups. The last one is filled up with the first level, which gains nothing over itself.
+const GROUPS: [[f32; TOGETHER]; TRIED.len().div_ceil(TOGETHER)] = {
+    let mut groups = [[TRIED[0]; TOGETHER]; TRIED.len().div_ceil(TOGETHER)];
+    let mut at = 0;
+    while at < TRIED.len() {
+        groups[at / TOGETHER][at % TOGETHER] = TRIED[at];
+        at += 1;
+    }
+    groups
+};
+
 /// Adding and taking it away rounds a number below 2^22 to the nearest whole one, ties to even, in any vector unit.
 const ROUNDS: f32 = 12_582_912.0;
 
 /// Most values of a block.
 const MOST: usize = super::BLOCK_SIZES[0];
+/// Sums that run side by side.
+const LANES: usize = 16;
 
 /// Quantizes one block; returns its scale. `importance` has a weight, not negative, for the squared error of each value;
 /// without it all count the same.
@@ -24,12 +40,15 @@ const MOST: usize = super::BLOCK_SIZES[0];
 /// If there are more values than the largest block has.
 pub fn quantize(values: &[f32], importance: Option<&[f32]>, out: &mut [u8]) -> f32 {
     let scale = scale(values, importance);
-    let level = |value: f32| match scale {
-        0.0 => 8,
-        scale => (round((value / scale).clamp(-8.0, 7.0)) + 8.0) as u8,
-    };
-    for (pair, byte) in values.chunks_exact(2).zip(out) {
-        *byte = level(pair[0]) | level(pair[1]) << 4;
+    // In two loops, since the first can be done with vectors.
+    let mut levels = [8u8; MOST];
+    if scale != 0.0 {
+        for (level, value) in levels.iter_mut().zip(values) {
+            *level = (round(within(value / scale)) + 8.0) as i32 as u8;
+        }
+    }
+    for (pair, byte) in levels[..values.len()].chunks_exact(2).zip(out) {
+        *byte = pair[0] | pair[1] << 4;
     }
     scale
 }
@@ -46,19 +65,21 @@ fn scale(values: &[f32], importance: Option<&[f32]>) -> f32 {
     for (unit, value) in units.iter_mut().zip(values) {
         *unit = value / extreme;
     }
-    if let Some(importance) = importance {
-        let most = importance.iter().copied().fold(0.0f32, f32::max);
-        if most > 0.0 && most.is_finite() {
-            weights.iter_mut().zip(importance).for_each(|(weight, importance)| *weight = importance / most);
-        }
+    let most = importance.map_or(0.0, |importance| importance.iter().copied().fold(0.0f32, f32::max));
+    let weighed = most > 0.0 && most.is_finite();
+    if let (Some(importance), true) = (importance, weighed) {
+        weights.iter_mut().zip(importance).for_each(|(weight, importance)| *weight = importance / most);
     }
     let (mut best, mut gain) = (1.0 / TRIED[0], 0.0);
-    for tried in TRIED {
-        let (along, power) = fit(units, weights, tried);
-        // With its best scale, this choice of levels takes so much off the error of rounding all to zero.
-        let takes = along * along / power;
-        if takes > gain {
-            (best, gain) = (along / power, takes);
+    for group in &GROUPS {
+        let (along, power) =
+            if weighed { fit::<true>(units, weights, group) } else { fit::<false>(units, weights, group) };
+        for (along, power) in along.into_iter().zip(power) {
+            // With its best scale, this choice of levels takes so much off the error of rounding all to zero.
+            let takes = along * along / power;
+            if takes > gain {
+                (best, gain) = (along / power, takes);
+            }
         }
     }
     let scale = best * extreme;
@@ -66,18 +87,41 @@ fn scale(values: &[f32], importance: Option<&[f32]>) -> f32 {
     if scale.is_normal() { scale } else { extreme / TRIED[0] }
 }
 
-/// The sums of least squares for the levels that `units` get when 1 is put at `level`: `Σ w u q` and `Σ w q²`.
-fn fit(units: &[f32], weights: &[f32], level: f32) -> (f32, f32) {
-    const LANES: usize = 16;
-    let (mut along, mut power) = ([0.0f32; LANES], [0.0f32; LANES]);
-    for (units, weights) in units.chunks_exact(LANES).zip(weights.chunks_exact(LANES)) {
-        for lane in 0..LANES {
-            let q = round((units[lane] * level).clamp(-8.0, 7.0));
-            along[lane] += weights[lane] * units[lane] * q;
-            power[lane] += weights[lane] * q * q;
+/// The sums of least squares for the levels that `units` get when 1 is put at each of these: `Σ w u q` and `Σ w q²`. Where
+/// nothing is weighed, all weights are 1 and need no product: the sums are the same, bit by bit.
+///
+/// Values are added in the order of [`LANES`] sums side by side, which are then added up: the bytes of bundles depend on it.
+fn fit<const WEIGHED: bool>(
+    units: &[f32],
+    weights: &[f32],
+    tried: &[f32; TOGETHER],
+) -> ([f32; TOGETHER], [f32; TOGETHER]) {
+    let (units, weights) = (units.as_chunks::<LANES>().0, weights.as_chunks::<LANES>().0);
+    let (mut along, mut power) = ([0.0f32; TOGETHER], [0.0f32; TOGETHER]);
+    for lane in 0..LANES {
+        let (mut lane_along, mut lane_power) = ([0.0f32; TOGETHER], [0.0f32; TOGETHER]);
+        for (units, weights) in units.iter().zip(weights) {
+            let (unit, weight) = (units[lane], weights[lane]);
+            let weighed = if WEIGHED { weight * unit } else { unit };
+            for (level, tried) in tried.iter().enumerate() {
+                let q = round(within(unit * tried));
+                lane_along[level] += weighed * q;
+                lane_power[level] += if WEIGHED { weight * q * q } else { q * q };
+            }
+        }
+        for level in 0..TOGETHER {
+            along[level] += lane_along[level];
+            power[level] += lane_power[level];
         }
     }
-    (along.iter().sum(), power.iter().sum())
+    (along, power)
+}
+
+/// The nearest value in the range of levels.
+fn within(value: f32) -> f32 {
+    // Each of the two is one instruction; `clamp` is several.
+    let least = if value > -8.0 { value } else { -8.0 };
+    if least < 7.0 { least } else { 7.0 }
 }
 
 fn round(value: f32) -> f32 {
