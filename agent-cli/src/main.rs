@@ -11,6 +11,7 @@ mod interrupt;
 mod output;
 mod parse;
 mod report;
+mod shell;
 mod status;
 mod target;
 mod terminal;

@@ -159,7 +159,17 @@ fn crates_depend_downwards_only() {
                 "recurve-text",
             ],
         ),
-        ("agent-cli", &["recurve-author", "recurve-bundle", "recurve-proto", "recurve-registry", "recurve-telemetry"]),
+        (
+            "agent-cli",
+            &[
+                "recurve-author",
+                "recurve-bundle",
+                "recurve-proto",
+                "recurve-registry",
+                "recurve-telemetry",
+                "recurve-text",
+            ],
+        ),
     ];
     for (folder, expected) in allowed {
         assert_eq!(own_dependencies(folder), expected, "{folder}/Cargo.toml");

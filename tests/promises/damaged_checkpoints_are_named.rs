@@ -81,6 +81,21 @@ impl Place {
         fs::write(file, changed).unwrap();
     }
 
+    /// Appends a bf16 tensor to the weights, all of whose values are this one.
+    fn append(&self, name: &str, shape: &[usize], value: &[u8; 2]) {
+        let values = shape.iter().product();
+        let file = self.hf("model.safetensors");
+        self.header(|header| {
+            let end = |entry: &Value| entry["data_offsets"][1].as_u64();
+            let begin = header.values().filter_map(end).max().unwrap();
+            let entry = json!({"dtype": "BF16", "shape": shape, "data_offsets": [begin, begin + 2 * values as u64]});
+            header.insert(name.to_owned(), entry);
+        });
+        let mut bytes = fs::read(&file).unwrap();
+        bytes.extend(value.repeat(values));
+        fs::write(&file, bytes).unwrap();
+    }
+
     /// Overwrites bytes of the weights, counted from the end where `at` is negative.
     fn poke(&self, at: i64, bytes: &[u8]) {
         let file = self.hf("model.safetensors");
@@ -118,12 +133,14 @@ fn tokenizer(tokens: usize) -> Value {
     let vocab: serde_json::Map<String, Value> = (0..tokens).map(|id| (format!("t{id}"), json!(id))).collect();
     json!({
         "version": "1.0", "truncation": null, "padding": null, "added_tokens": [], "normalizer": null,
-        "pre_tokenizer": {"type": "Whitespace"}, "post_processor": null, "decoder": null,
+        "pre_tokenizer": {"type": "Whitespace"}, "post_processor": null, "decoder": {"type": "Fuse"},
         "model": {"type": "WordLevel", "vocab": vocab, "unk_token": "t0"},
     })
 }
 
 const EMBED: &str = "model.embed_tokens.weight";
+/// What `git clone` leaves where Git LFS is not installed.
+const POINTER: &str = "version https://git-lfs.github.com/spec/v1\noid sha256:0123\nsize 6219848\n";
 const INDEX: &str = "model.safetensors.index.json";
 
 /// What is broken, the exit code, and the parts of the message that name it.
@@ -148,9 +165,35 @@ const WEIGHTS: &[Case] = &[
     ("a web page instead of weights", DAMAGED, &["model.safetensors"], |p| {
         fs::write(p.hf("model.safetensors"), "<!DOCTYPE html><html><body>404 Not Found</body></html>").unwrap();
     }),
-    ("a pointer of Git LFS instead of weights", DAMAGED, &["model.safetensors"], |p| {
-        let text = "version https://git-lfs.github.com/spec/v1\noid sha256:0123\nsize 6219848\n";
-        fs::write(p.hf("model.safetensors"), text).unwrap();
+    ("a pointer of Git LFS instead of weights", DAMAGED, &["model.safetensors", "git lfs pull"], |p| {
+        fs::write(p.hf("model.safetensors"), POINTER).unwrap();
+    }),
+    ("a link to nothing instead of weights", DAMAGED, &["model.safetensors", "link to ../../blobs/0123"], |p| {
+        fs::remove_file(p.hf("model.safetensors")).unwrap();
+        symlink("../../blobs/0123", p.hf("model.safetensors")).unwrap();
+    }),
+    ("weights of another format", DAMAGED, &["`pytorch_model.bin`", "save_pretrained"], |p| {
+        fs::rename(p.hf("model.safetensors"), p.hf("pytorch_model.bin")).unwrap();
+    }),
+    ("two files of weights", DAMAGED, &["several files of weights: a.safetensors, b.safetensors"], |p| {
+        fs::copy(p.hf("model.safetensors"), p.hf("a.safetensors")).unwrap();
+        fs::rename(p.hf("model.safetensors"), p.hf("b.safetensors")).unwrap();
+    }),
+    ("an adapter instead of weights", DAMAGED, &["adapter_model.safetensors", "merge"], |p| {
+        fs::rename(p.hf("model.safetensors"), p.hf("adapter_model.safetensors")).unwrap();
+    }),
+    ("a head of its own", DAMAGED, &["`lm_head.weight`", "value 0 is 2, and model.embed_tokens.weight"], |p| {
+        p.append("lm_head.weight", &[128, 64], &[0x00, 0x40]);
+    }),
+    ("a head of another shape", DAMAGED, &["`lm_head.weight`", "[127, 64]"], |p| {
+        p.append("lm_head.weight", &[127, 64], &[0x00, 0x40]);
+    }),
+    ("frequencies of another base", DAMAGED, &["rotary_emb.inv_freq", "rope_theta"], |p| {
+        p.append("model.layers.2.temporal_block.rotary_emb.inv_freq", &[4], &[0x80, 0x3f]);
+    }),
+    ("weights that are too large for f32", DAMAGED, &["golden test", "not finite"], |p| {
+        // The last value of the last tensor, as bf16: 3e38.
+        p.poke(-2, &[0x62, 0x7f]);
     }),
     ("weights that are a folder", DAMAGED, &["model.safetensors"], |p| {
         fs::remove_file(p.hf("model.safetensors")).unwrap();
@@ -211,6 +254,13 @@ const SHARDS: &[Case] = &[
     ("an index with an absolute path", DAMAGED, &[INDEX, "/etc/passwd"], |p| {
         p.set(INDEX, "weight_map", json!({EMBED: "/etc/passwd"}));
     }),
+    ("no index, and a shard is missing", DAMAGED, &["model-00002-of-00003.safetensors", "is missing"], |p| {
+        fs::remove_file(p.hf(INDEX)).unwrap();
+        fs::remove_file(p.hf("model-00002-of-00003.safetensors")).unwrap();
+    }),
+    ("a pointer of Git LFS instead of an index", DAMAGED, &[INDEX, "git lfs pull"], |p| {
+        fs::write(p.hf(INDEX), POINTER).unwrap();
+    }),
     ("a tensor in two shards", DAMAGED, &["is also in another file"], |p| {
         let (from, to) = ("model-00001-of-00003.safetensors", "model-00002-of-00003.safetensors");
         fs::copy(p.hf(from), p.hf(to)).unwrap();
@@ -221,6 +271,18 @@ const CONFIG: &[Case] = &[
     ("no configuration", DAMAGED, &["config.json"], |p| fs::remove_file(p.hf("config.json")).unwrap()),
     ("a configuration that is not JSON", DAMAGED, &["config.json", "JSON"], |p| {
         fs::write(p.hf("config.json"), "model_type: recurrent_gemma").unwrap();
+    }),
+    ("a pointer of Git LFS instead of a configuration", DAMAGED, &["config.json", "git lfs pull"], |p| {
+        fs::write(p.hf("config.json"), POINTER).unwrap();
+    }),
+    ("a link to nothing instead of a configuration", DAMAGED, &["config.json", "link to ../../blobs/45"], |p| {
+        fs::remove_file(p.hf("config.json")).unwrap();
+        symlink("../../blobs/45", p.hf("config.json")).unwrap();
+    }),
+    ("several snapshots", DAMAGED, &["several snapshots", "snapshots/a, ", "snapshots/b"], |p| {
+        fs::remove_file(p.hf("config.json")).unwrap();
+        fs::create_dir_all(p.hf("snapshots/a")).unwrap();
+        fs::create_dir_all(p.hf("snapshots/b")).unwrap();
     }),
     ("a configuration that is a list", DAMAGED, &["config.json", "an array"], |p| p.put("config.json", &json!([]))),
     ("no model_type", DAMAGED, &["model_type", "missing"], |p| p.set("config.json", "model_type", Value::Null)),
@@ -264,6 +326,21 @@ const FIELDS: &[(&str, &str)] = &[
 const TOKENIZER: &[Case] = &[
     ("no tokenizer", DAMAGED, &["tokenizer.json", "--no-tokenizer"], |p| {
         fs::remove_file(p.hf("tokenizer.json")).unwrap();
+    }),
+    (
+        "only the slow tokenizer",
+        DAMAGED,
+        &["tokenizer.json", "tokenizer.model (SentencePiece)", "save_pretrained"],
+        |p| {
+            fs::rename(p.hf("tokenizer.json"), p.hf("tokenizer.model")).unwrap();
+        },
+    ),
+    ("a pointer of Git LFS instead of a tokenizer", DAMAGED, &["tokenizer.json", "git lfs pull"], |p| {
+        fs::write(p.hf("tokenizer.json"), POINTER).unwrap();
+    }),
+    ("a link to nothing instead of defaults", DAMAGED, &["generation_config.json", "link to ../../blobs/67"], |p| {
+        fs::remove_file(p.hf("generation_config.json")).unwrap();
+        symlink("../../blobs/67", p.hf("generation_config.json")).unwrap();
     }),
     ("a tokenizer that is not JSON", DAMAGED, &["tokenizer.json"], |p| {
         fs::write(p.hf("tokenizer.json"), "\u{0}sentencepiece").unwrap();
@@ -382,6 +459,41 @@ fn and_the_good_one_they_are_made_of_is_exported() {
         run(&mut agent_cli(&["export", path(&hf), "--out", path(&out)])).success();
         run(&mut agent_cli(&["bundle", "verify", path(&out)])).success();
     }
+}
+
+#[test]
+fn what_follows_from_the_rest_is_taken_and_so_is_any_folder_that_leaves_no_choice() {
+    let exported = |place: &Place| {
+        let (hf, out) = (place.dir.path().join("hf"), place.out());
+        let made = run(&mut agent_cli(&["export", path(&hf), "--out", path(&out), "--name", "x", "--format", "json"]));
+        made.json()["digest"].as_str().unwrap().to_owned()
+    };
+    let plain = exported(&Place::new("rra-mqa"));
+    let sharded = exported(&Place::new("sharded-mixed"));
+
+    let same_head = Place::new("rra-mqa");
+    let bytes = fs::read(same_head.hf("model.safetensors")).unwrap();
+    let size = u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
+    let header: Value = serde_json::from_slice(&bytes[8..8 + size]).unwrap();
+    let embedding = header[EMBED]["data_offsets"].clone();
+    let at = |index: usize| 8 + size + embedding[index].as_u64().unwrap() as usize;
+    same_head.append("lm_head.weight", &[128, 64], &[0, 0]);
+    let head = &bytes[at(0)..at(1)];
+    same_head.poke(-(head.len() as i64), head);
+    assert_eq!(exported(&same_head), plain);
+
+    let other_name = Place::new("rra-mqa");
+    fs::rename(other_name.hf("model.safetensors"), other_name.hf("model-00001-of-00001.safetensors")).unwrap();
+    assert_eq!(exported(&other_name), plain);
+    let no_index = Place::new("sharded-mixed");
+    fs::remove_file(no_index.hf(INDEX)).unwrap();
+    assert_eq!(exported(&no_index), sharded);
+    let entry = Place::new("rra-mqa");
+    let snapshot = entry.dir.path().join("hf/snapshots");
+    fs::rename(entry.dir.path().join("hf"), entry.dir.path().join("files")).unwrap();
+    fs::create_dir_all(&snapshot).unwrap();
+    fs::rename(entry.dir.path().join("files"), snapshot.join("0123")).unwrap();
+    assert_eq!(exported(&entry), plain);
 }
 
 #[test]

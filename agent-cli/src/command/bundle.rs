@@ -1,5 +1,6 @@
 //! `agent-cli bundle`: what is in a bundle, whether it is whole, and how it differs from another.
 
+mod chat;
 mod diff;
 
 use std::path::{Path, PathBuf};
@@ -21,7 +22,7 @@ pub(crate) struct Args {
 
 #[derive(Debug, clap::Subcommand)]
 enum Action {
-    /// Show a bundle's model, state and files; reads only its small documents
+    /// Show a bundle's model, state and files, and the first tokens of a conversation; does not read the weights
     #[command(after_help = "Example:
   agent-cli bundle inspect bundles/2b-it")]
     Inspect(Given),
@@ -56,14 +57,24 @@ pub(crate) fn run(args: Args) -> Result<(), Failure> {
 
 fn inspect(given: &Given) -> Result<(), Failure> {
     let bundle = Bundle::open(&given.dir).map_err(|error| failure(&given.dir, error))?;
+    let chat = chat::first_tokens(&bundle);
     match given.format {
-        Format::Text => output::line(&description(&bundle)),
+        Format::Text => {
+            let chat = match chat {
+                Ok(None) => String::new(),
+                Ok(Some(tokens)) => format!("\n\n{}", chat::in_words(&tokens)),
+                Err(error) => format!("\n\nA conversation cannot be made into tokens: {error}"),
+            };
+            output::line(&format!("{}{chat}", description(&bundle)))
+        }
         Format::Json => output::json(&Inspected {
             digest: bundle.digest().to_string(),
             bytes: bundle.bytes(),
             state_bytes: bundle.info().state_bytes(),
             model: bundle.info(),
             layers: &bundle.manifest().layers,
+            chat_error: chat.as_ref().err().cloned(),
+            chat: chat.ok().flatten(),
         }),
     }
 }
@@ -205,6 +216,11 @@ struct Inspected<'a> {
     model: &'a ModelInfo,
     /// The manifest's layers.
     layers: &'a [Descriptor],
+    /// The first tokens of a conversation.
+    chat: Option<Vec<chat::Token>>,
+    /// Why a conversation cannot be made into tokens.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    chat_error: Option<String>,
 }
 
 /// The JSON output of `bundle verify`.

@@ -1,16 +1,16 @@
 //! `agent-cli export`: a checkpoint becomes a bundle.
 
+mod summary;
+
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use indicatif::{HumanBytes, ProgressBar, ProgressStyle};
+use indicatif::{ProgressBar, ProgressStyle};
 use recurve_author::{
-    Comparison, DEFAULT_BLOCK_SIZE, DEFAULT_MAX_CHUNK, DEFAULT_SAMPLE_TOKENS, ExportError, ExportOptions,
-    ExportRequest, Exported, Observer, PackError, Phase, Samples, Source, WeightFormat, export,
+    DEFAULT_BLOCK_SIZE, DEFAULT_MAX_CHUNK, DEFAULT_SAMPLE_TOKENS, ExportError, ExportOptions, ExportRequest, Observer,
+    PackError, Phase, Samples, Source, WeightFormat, export,
 };
-use recurve_bundle::parameter_size;
-use serde::Serialize;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::exit::Failure;
@@ -115,8 +115,8 @@ pub(crate) async fn run(args: Args) -> Result<(), Failure> {
     let exported =
         result.map_err(|error| Failure::Failed(format!("the export broke off: {error}")))?.map_err(failure)?;
     match args.format {
-        Format::Text => output::line(&summary(&exported, &args)),
-        Format::Json => output::json(&Report::new(&exported, &args)),
+        Format::Text => output::line(&summary::text(&exported, &args.out)),
+        Format::Json => output::json(&summary::Report::new(&exported, &args.out)),
     }
 }
 
@@ -214,93 +214,5 @@ impl Observer for Bar {
 
     fn advance(&self, amount: u64) {
         self.0.inc(amount);
-    }
-}
-
-/// The result for people.
-fn summary(exported: &Exported, args: &Args) -> String {
-    let info = &exported.info;
-    let block = info.block_size.map_or_else(String::new, |size| format!(", block {size}"));
-    let mut text = format!(
-        "{} at {}\n\
-         digest      {}\n\
-         size        {}\n\
-         parameters  {}\n\
-         weights     {}{block}\n\
-         session     {} of state\n",
-        info.name,
-        args.out.display(),
-        exported.digest,
-        HumanBytes(exported.bytes),
-        parameter_size(info.parameters),
-        info.weights,
-        HumanBytes(info.state_bytes()),
-    );
-    if let Some((name, error)) = worst(exported) {
-        text.push_str(&format!("worst error {:.2} % RMS, in {name}\n", 100.0 * error));
-    }
-    if let Some(comparison) = &exported.comparison {
-        text.push_str(&format!(
-            "against f32 perplexity {:.4}, {:+.2} %; same likeliest token {:.2} %; mean KL {:.2e} ({} tokens)\n",
-            comparison.perplexity,
-            100.0 * comparison.loss(),
-            100.0 * comparison.top1_agreement,
-            comparison.mean_kl,
-            comparison.tokens,
-        ));
-    }
-    if !exported.tokenizer {
-        text.push_str("tokenizer   none: it takes and gives token ids only\n");
-    }
-    text.push_str(&format!("\nServe it:   recurved --bundle {}", args.out.display()));
-    text
-}
-
-/// The matrix that moved most, and how far; none where nothing was rounded.
-fn worst(exported: &Exported) -> Option<(&str, f64)> {
-    let error = |report: &recurve_author::TensorReport| report.relative_rms;
-    let report = exported.reports.iter().max_by(|a, b| error(a).total_cmp(&error(b)))?;
-    (report.relative_rms > 0.0).then_some((report.name.as_str(), report.relative_rms))
-}
-
-/// The result for programs.
-#[derive(Debug, Serialize)]
-struct Report<'a> {
-    name: &'a str,
-    digest: String,
-    /// The bundle's directory.
-    path: &'a std::path::Path,
-    bytes: u64,
-    parameters: u64,
-    weights: &'a str,
-    block_size: Option<u32>,
-    /// Bytes that one session carries.
-    state_bytes: u64,
-    tokenizer: bool,
-    worst_tensor: Option<&'a str>,
-    /// Root mean square of its error over that of its values.
-    worst_relative_rms: Option<f64>,
-    /// How the stored weights read the file of --compare.
-    comparison: Option<&'a Comparison>,
-}
-
-impl<'a> Report<'a> {
-    fn new(exported: &'a Exported, args: &'a Args) -> Self {
-        let info = &exported.info;
-        let worst = worst(exported);
-        Self {
-            name: &info.name,
-            digest: exported.digest.to_string(),
-            path: &args.out,
-            bytes: exported.bytes,
-            parameters: info.parameters,
-            weights: &info.weights,
-            block_size: info.block_size,
-            state_bytes: info.state_bytes(),
-            tokenizer: exported.tokenizer,
-            worst_tensor: worst.map(|(name, _)| name),
-            worst_relative_rms: worst.map(|(_, error)| error),
-            comparison: exported.comparison.as_ref(),
-        }
     }
 }

@@ -32,10 +32,12 @@ pub enum ExportError {
     #[error(transparent)]
     Bundle(#[from] BundleError),
     /// The checkpoint has no `tokenizer.json`.
-    #[error("{}: not found: add the file (a checkpoint that has only tokenizer.model gets one from transformers' AutoTokenizer and save_pretrained), or pass --no-tokenizer for a bundle that takes and gives token ids only", path.display())]
+    #[error("{}: not found: {}, or pass --no-tokenizer for a bundle that takes and gives token ids only", path.display(), if *has_model { "the folder has only tokenizer.model (SentencePiece), so convert that with transformers and sentencepiece installed: AutoTokenizer.from_pretrained(DIR).save_pretrained(DIR)" } else { "fetch the file that belongs to the checkpoint" })]
     NoTokenizer {
         /// Where it should be.
         path: PathBuf,
+        /// Whether there is a `tokenizer.model` to make it of.
+        has_model: bool,
     },
     /// `tokenizer.json` cannot be used.
     #[error("{}: {problem}", path.display())]

@@ -4,23 +4,27 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use recurve_bundle::{
-    ARCHITECTURE, Digest, GenerationDefaults, Golden, INFO_FORMAT, MEDIA_DOC, MEDIA_WEIGHT, MEDIA_WEIGHT_CONFIG,
-    ModelInfo, StateInfo, StateKind, Tolerance, file, parameter_size,
+    Digest, GenerationDefaults, Golden, MEDIA_DOC, MEDIA_WEIGHT, MEDIA_WEIGHT_CONFIG, ModelInfo, Tolerance, file,
+    parameter_size,
 };
 use recurve_model::{
-    Checkpoint, ExportOptions, GraphPlan, Importance, ModelConfig, RandomWeights, Rounded, StateSpec, TensorReport,
-    WeightFormat, Weights, quantize, reference,
+    Checkpoint, ExportOptions, GraphPlan, Importance, ModelConfig, RandomWeights, Stored, TensorReport, WeightFormat,
+    Weights, quantize, reference,
 };
 
 use crate::card::{self, QuantizationReport};
+use crate::chat::ChatRules;
 use crate::compare::{Comparison, compare};
+use crate::describe;
 use crate::error::ExportError;
+use crate::folder;
 use crate::generation::{self, Generation};
 use crate::json;
 use crate::name;
-use crate::pack::{self, BundleWriter};
+use crate::pack::{self, BundleWriter, PackError};
 use crate::sample::{Text, Tokens};
-use crate::tokenizer::{self, ChatTemplate, CheckpointTokenizer};
+use crate::template::ChatTemplate;
+use crate::tokenizer::{self, CheckpointTokenizer};
 use crate::watch::{Counted, Observer, Phase, Watched};
 
 /// Values that share a scale unless told otherwise. 64 stays close to the accuracy of 32 with half its scales, and
@@ -112,6 +116,12 @@ pub struct Exported {
     pub comparison: Option<Comparison>,
     /// Whether text can go in and come out.
     pub tokenizer: bool,
+    /// The checkpoint's chat templates; none where it was exported without its tokenizer.
+    pub chat_template: ChatTemplate,
+    /// What the bundle's chat template does; none where there is no template, or it refuses even a single turn.
+    pub chat_rules: Option<ChatRules>,
+    /// The tokens that end an answer, as the vocabulary has them, with their ids.
+    pub end_tokens: Vec<String>,
 }
 
 /// The texts of a request, as tokens.
@@ -125,8 +135,35 @@ struct Texts {
 struct Companions {
     generation: Generation,
     tokenizer: Option<CheckpointTokenizer>,
-    chat_template: Option<ChatTemplate>,
+    chat_template: ChatTemplate,
+    chat_rules: Option<ChatRules>,
     card: Option<String>,
+}
+
+impl Companions {
+    /// What every checkpoint has.
+    fn without_tokenizer(config: &ModelConfig) -> Self {
+        Self {
+            generation: Generation {
+                defaults: GenerationDefaults::new(),
+                bos_token: config.bos_token,
+                end_tokens: config.end_tokens.clone(),
+            },
+            tokenizer: None,
+            chat_template: ChatTemplate::default(),
+            chat_rules: None,
+            card: None,
+        }
+    }
+
+    /// The tokens that end an answer, each with its id.
+    fn end_tokens(&self) -> Vec<String> {
+        let named = |id: &u32| match &self.tokenizer {
+            Some(tokenizer) => format!("{} ({id})", tokenizer.parsed.token(*id)),
+            None => id.to_string(),
+        };
+        self.generation.end_tokens.iter().map(named).collect()
+    }
 }
 
 /// Exports a checkpoint. All of it is checked before anything is written, as far as that can be done without reading the
@@ -153,6 +190,7 @@ fn prepare_and_write(
     let given = request.name.as_deref().map(name::check).transpose()?;
     match &request.source {
         Source::Checkpoint { dir, tokenizer } => {
+            let dir = &folder::of_checkpoint(dir)?;
             let config = ModelConfig::read(&dir.join("config.json"))?;
             let companions = companions(dir, &config, *tokenizer)?;
             let texts = texts(&request.samples, &config, &companions)?;
@@ -165,16 +203,7 @@ fn prepare_and_write(
             let config = ModelConfig::read(config)?;
             let name = given.unwrap_or_else(|| format!("random-{}", parameter_size(config.parameters())));
             let weights = RandomWeights::new(&config, *seed);
-            let companions = Companions {
-                generation: Generation {
-                    defaults: GenerationDefaults::new(),
-                    bos_token: config.bos_token,
-                    end_tokens: config.end_tokens.clone(),
-                },
-                tokenizer: None,
-                chat_template: None,
-                card: None,
-            };
+            let companions = Companions::without_tokenizer(&config);
             let weights = Watched { weights: &weights, cancel };
             write(request, name, &config, &weights, &companions, &Texts::default(), observer)
         }
@@ -231,13 +260,14 @@ fn texts(samples: &Samples, config: &ModelConfig, companions: &Companions) -> Re
 
 fn companions(dir: &Path, config: &ModelConfig, with_tokenizer: bool) -> Result<Companions, ExportError> {
     let generation = generation::read(dir, config)?;
-    let chat_template = if with_tokenizer { tokenizer::chat_template(dir)? } else { None };
-    let source = chat_template.as_ref().map_or("", |template| template.source.as_str());
-    let tokenizer = if with_tokenizer { Some(tokenizer::read(dir, config, source)?) } else { None };
-    if let (Some(template), Some(tokenizer)) = (&chat_template, &tokenizer) {
-        tokenizer::check_template(template, &tokenizer.parsed, &generation)?;
+    let card = json::read_text(&dir.join("README.md"))?;
+    if !with_tokenizer {
+        return Ok(Companions { generation, card, ..Companions::without_tokenizer(config) });
     }
-    Ok(Companions { generation, tokenizer, chat_template, card: json::read_text(&dir.join("README.md"))? })
+    let chat_template = ChatTemplate::read(dir)?;
+    let tokenizer = tokenizer::read(dir, config, chat_template.text.as_deref().unwrap_or_default())?;
+    let chat_rules = chat_template.rules(dir, &tokenizer.parsed, &generation)?;
+    Ok(Companions { generation, tokenizer: Some(tokenizer), chat_template, chat_rules, card })
 }
 
 /// Writes the bundle, layer by layer of the manifest.
@@ -245,13 +275,13 @@ fn write(
     request: &ExportRequest,
     name: String,
     config: &ModelConfig,
-    weights: &dyn Weights,
+    weights: &Watched<'_>,
     companions: &Companions,
     texts: &Texts,
     observer: &dyn Observer,
 ) -> Result<Exported, ExportError> {
     let plan = GraphPlan::new(config, &request.options);
-    let info = info(name, config, &request.options, &companions.generation, plan.states())?;
+    let info = describe::info(name, config, &request.options, &companions.generation, plan.states())?;
     info.check()?;
     let mut bundle = BundleWriter::create(&request.out, request.overwrite)?;
     let weight_bytes = plan.shards().iter().map(|shard| shard.bytes()).sum();
@@ -261,25 +291,26 @@ fn write(
         Some(texts) => Some(importance(config, weights, texts, observer)?),
         None => None,
     };
-    let rounded =
-        Rounded::new(weights, config, request.options.weights, request.options.block_size, importance.as_ref());
     observer.phase(Phase::Weights(weight_bytes));
     let (blobs, reports) = write_shards(&mut bundle, &plan, weights, importance.as_ref(), observer)?;
-    bundle.add(file::GRAPH, MEDIA_WEIGHT_CONFIG, &plan.graph(&blobs))?;
+    let names: Vec<String> = blobs.iter().map(Digest::hex).collect();
+    bundle.add(file::GRAPH, MEDIA_WEIGHT_CONFIG, &plan.graph(&names))?;
+    let stored = stored(&bundle, &plan, &blobs, weights.weights)?;
+    let stored = Watched { weights: &stored, cancel: weights.cancel };
     if let Some(tokenizer) = &companions.tokenizer {
         bundle.add(file::TOKENIZER, MEDIA_WEIGHT_CONFIG, &tokenizer.file)?;
     }
-    if let Some(template) = &companions.chat_template {
-        bundle.add(file::CHAT_TEMPLATE, MEDIA_WEIGHT_CONFIG, template.source.as_bytes())?;
+    if let Some(template) = &companions.chat_template.text {
+        bundle.add(file::CHAT_TEMPLATE, MEDIA_WEIGHT_CONFIG, template.as_bytes())?;
     }
     let defaults = pack::pretty(&companions.generation.defaults, file::GENERATION)?;
     bundle.add(file::GENERATION, MEDIA_WEIGHT_CONFIG, &defaults)?;
 
     observer.phase(Phase::Golden(config.parameters()));
-    let golden = golden(config, &request.options, &rounded, observer)?;
+    let golden = golden(config, &request.options, &stored, observer)?;
     bundle.add(file::GOLDEN, MEDIA_WEIGHT_CONFIG, &golden.to_bytes()?)?;
     let comparison = match &texts.compare {
-        Some(texts) => Some(judge(config, weights, &rounded, texts, observer)?),
+        Some(texts) => Some(judge(config, weights, &stored, texts, observer)?),
         None => None,
     };
 
@@ -296,18 +327,42 @@ fn write(
     let card = card::card(companions.card.as_deref(), &info, weight_bytes, &report, &golden);
     bundle.add(file::CARD, MEDIA_DOC, card.as_bytes())?;
     let packed = bundle.finish(&info)?;
-    let tokenizer = companions.tokenizer.is_some();
-    Ok(Exported { info, digest: packed.digest, bytes: packed.bytes, reports, comparison, tokenizer })
+    Ok(Exported {
+        info,
+        digest: packed.digest,
+        bytes: packed.bytes,
+        reports,
+        comparison,
+        tokenizer: companions.tokenizer.is_some(),
+        chat_template: companions.chat_template.clone(),
+        chat_rules: companions.chat_rules.clone(),
+        end_tokens: companions.end_tokens(),
+    })
 }
 
-/// Writes every weight shard. Gives the names of their blobs, and the error of every matrix.
+/// The weights as the shards hold them, read back from their blobs.
+fn stored<'a>(
+    bundle: &BundleWriter,
+    plan: &GraphPlan,
+    blobs: &[Digest],
+    weights: &'a dyn Weights,
+) -> Result<Stored<'a>, ExportError> {
+    let mut stored = Stored::new(weights);
+    for (shard, digest) in plan.shards().iter().zip(blobs) {
+        let path = bundle.path(digest);
+        stored.add(shard, path.clone()).map_err(|error| ExportError::Pack(PackError::io("read", &path)(error)))?;
+    }
+    Ok(stored)
+}
+
+/// Writes every weight shard. Returns the digests of their blobs, and the error of every matrix.
 fn write_shards(
     bundle: &mut BundleWriter,
     plan: &GraphPlan,
     weights: &dyn Weights,
     importance: Option<&Importance>,
     observer: &dyn Observer,
-) -> Result<(Vec<String>, Vec<TensorReport>), ExportError> {
+) -> Result<(Vec<Digest>, Vec<TensorReport>), ExportError> {
     let mut blobs = Vec::new();
     let mut reports = Vec::new();
     for shard in plan.shards() {
@@ -315,7 +370,7 @@ fn write_shards(
         let (digest, report) = bundle.stream(&filepath, MEDIA_WEIGHT, |out| {
             shard.write(weights, importance, out, &mut |bytes| observer.advance(bytes)).map_err(ExportError::from)
         })?;
-        blobs.push(digest.hex());
+        blobs.push(digest);
         reports.extend(report);
     }
     Ok((blobs, reports))
@@ -367,55 +422,4 @@ fn golden(
         WeightFormat::Int8 | WeightFormat::Int4 => Tolerance::RelativeRms,
     };
     Ok(Golden { tokens, logits, positions, vocab_size: config.vocab_size, tolerance })
-}
-
-fn info(
-    name: String,
-    config: &ModelConfig,
-    options: &ExportOptions,
-    generation: &Generation,
-    states: &[StateSpec],
-) -> Result<ModelInfo, ExportError> {
-    let state = |state: &StateSpec| {
-        Ok(StateInfo {
-            name: state.name.clone(),
-            kind: match state.kind {
-                recurve_model::StateKind::Conv => StateKind::Conv,
-                recurve_model::StateKind::Lru => StateKind::Lru,
-                recurve_model::StateKind::Keys => StateKind::K,
-                recurve_model::StateKind::Values => StateKind::V,
-            },
-            layer: narrow(state.layer)?,
-            shape: state.shape.iter().map(|&size| narrow(size)).collect::<Result<_, _>>()?,
-        })
-    };
-    let block_size = match options.weights {
-        WeightFormat::F32 => None,
-        WeightFormat::Int8 | WeightFormat::Int4 => Some(narrow(options.block_size)?),
-    };
-    Ok(ModelInfo {
-        format: INFO_FORMAT,
-        name,
-        architecture: ARCHITECTURE.to_owned(),
-        parameters: config.parameters(),
-        hidden_size: narrow(config.hidden_size)?,
-        layers: narrow(config.layers())?,
-        vocab_size: narrow(config.vocab_size)?,
-        window: narrow(config.window)?,
-        max_chunk: narrow(options.max_chunk)?,
-        weights: options.weights.word().to_owned(),
-        block_size,
-        states: states.iter().map(state).collect::<Result<_, ExportError>>()?,
-        bos_token: generation.bos_token,
-        end_tokens: generation.end_tokens.clone(),
-    })
-}
-
-/// Sizes of a checked configuration fit 32 bits, except a ring at the very end of what is allowed.
-fn narrow(size: usize) -> Result<u32, ExportError> {
-    u32::try_from(size).map_err(|_| ExportError::Option {
-        option: "config.json:",
-        value: size.to_string(),
-        problem: "a size that does not fit 32 bits cannot be exported".to_owned(),
-    })
 }

@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io::{ErrorKind, Read};
 use std::path::{Path, PathBuf};
 
+use recurve_model::absent;
 use serde_json::{Map, Value};
 
 use crate::error::ExportError;
@@ -11,12 +12,15 @@ use crate::error::ExportError;
 /// Most bytes of a small file.
 pub(crate) const MAX_BYTES: u64 = 4 << 20;
 
-/// Reads a file of at most `limit` bytes; `None` when there is none.
+/// Reads a file of at most `limit` bytes; `None` when there is none. A link to nothing and a pointer of Git LFS are errors.
 pub(crate) fn read_optional(path: &Path, limit: u64) -> Result<Option<Vec<u8>>, ExportError> {
     let unreadable = |source| ExportError::Unreadable { path: path.to_owned(), source };
+    let malformed = |problem| ExportError::Malformed { path: path.to_owned(), problem };
     let file = match File::open(path) {
         Ok(file) => file,
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            return absent::dangling(path).map_or(Ok(None), |problem| Err(malformed(problem)));
+        }
         Err(error) => return Err(unreadable(error)),
     };
     let size = file.metadata().map_err(unreadable)?.len();
@@ -24,6 +28,9 @@ pub(crate) fn read_optional(path: &Path, limit: u64) -> Result<Option<Vec<u8>>, 
     file.take(limit + 1).read_to_end(&mut bytes).map_err(unreadable)?;
     if bytes.len() as u64 > limit {
         return Err(ExportError::TooLarge { path: path.to_owned(), size, limit });
+    }
+    if absent::is_pointer(&bytes) {
+        return Err(malformed(absent::POINTER.to_owned()));
     }
     Ok(Some(bytes))
 }

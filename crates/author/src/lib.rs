@@ -3,9 +3,12 @@
 //! The daemon does not depend on this crate.
 
 mod card;
+mod chat;
 mod compare;
+mod describe;
 mod error;
 mod export;
+mod folder;
 mod generation;
 mod json;
 mod layout;
@@ -13,10 +16,12 @@ mod name;
 mod pack;
 mod place;
 mod sample;
+mod template;
 mod tokenizer;
 pub mod trust;
 mod watch;
 
+pub use chat::ChatRules;
 pub use compare::Comparison;
 pub use error::ExportError;
 pub use export::{
@@ -25,4 +30,5 @@ pub use export::{
 pub use layout::{IncomingBlob, LayoutWriter};
 pub use pack::{BundleWriter, PackError, Packed};
 pub use recurve_model::{ExportOptions, ShardError, TensorReport, WeightFormat};
+pub use template::ChatTemplate;
 pub use watch::{Observer, Phase};

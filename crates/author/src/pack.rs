@@ -155,6 +155,11 @@ impl BundleWriter {
         Ok((digest, value))
     }
 
+    /// Where a blob lies until the bundle takes its place.
+    pub fn path(&self, digest: &Digest) -> PathBuf {
+        self.blobs.join(digest.hex())
+    }
+
     /// Adds `recurve.json`, writes configuration, manifest and index, and puts the bundle in its place: at every instant,
     /// a power cut included, there is the old output or the whole new one.
     ///

@@ -42,7 +42,7 @@ fn tokenizer(tokens: usize) -> Value {
     let vocab: serde_json::Map<String, Value> = (0..tokens).map(|id| (format!("t{id}"), json!(id))).collect();
     json!({
         "version": "1.0", "truncation": null, "padding": null, "added_tokens": [], "normalizer": null,
-        "pre_tokenizer": {"type": "Whitespace"}, "post_processor": null, "decoder": null,
+        "pre_tokenizer": {"type": "Whitespace"}, "post_processor": null, "decoder": {"type": "Fuse"},
         "model": {"type": "WordLevel", "vocab": vocab, "unk_token": "t0"},
     })
 }
@@ -210,14 +210,13 @@ type Change = fn(&World, &mut ExportRequest);
 /// Each kind of wrong input with a part of its message.
 const WRONG: &[(&str, Change)] = &[
     ("config.json: cannot be read", |world, _| fs::remove_file(world.path("hf/config.json")).unwrap()),
-    ("tokenizer.json: not found: add the file", |world, _| {
+    ("tokenizer.json: not found: fetch the file", |world, _| {
         fs::remove_file(world.path("hf/tokenizer.json")).unwrap();
     }),
-    ("tokenizer.json: is not a tokenizer", |world, _| world.put("tokenizer.json", &json!({"model": 3}))),
-    ("tokenizer.json: cannot be used: this `Split` pattern needs", |world, _| {
+    ("tokenizer.json cannot be used", |world, _| world.put("tokenizer.json", &json!({"model": 3}))),
+    ("the regular expression \"(?:a(?!x)|aa(?!x))+c\" in tokenizer.json cannot be used", |world, _| {
         let mut tokenizer = tokenizer(48);
-        tokenizer["pre_tokenizer"] =
-            json!({"type": "Split", "pattern": {"Regex": "[^x]+"}, "behavior": "Isolated", "invert": false});
+        tokenizer["pre_tokenizer"] = json!({"type": "Split", "pattern": {"Regex": "(?:a(?!x)|aa(?!x))+c"}, "behavior": "Isolated", "invert": false});
         world.put("tokenizer.json", &tokenizer);
     }),
     ("a token with the id 48, but config.json has a vocab_size of 48", |world, _| {

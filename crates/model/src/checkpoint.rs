@@ -7,26 +7,70 @@ use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
 use safetensors::Dtype;
-use safetensors::tensor::Metadata;
+use safetensors::tensor::{Metadata, TensorInfo};
 
+use crate::absent;
 use crate::config::ModelConfig;
+use crate::copies;
+use crate::files;
 use crate::shapes::{self, TensorShape};
 use crate::weights::{Weights, WeightsError};
 
 /// Largest header that the format allows.
 const MAX_HEADER_BYTES: u64 = 100_000_000;
-/// Largest index that is read.
-const MAX_INDEX_BYTES: u64 = 64 << 20;
 
 /// Why a checkpoint was refused.
 #[derive(Debug, thiserror::Error)]
 pub enum CheckpointError {
-    /// Neither of the two usual files is there.
-    #[error("{}: has neither model.safetensors nor model.safetensors.index.json; give the folder of a Hugging Face checkpoint in the safetensors format", dir.display())]
+    /// No file of the folder holds weights that can be read.
+    #[error("{}: has no weights in the safetensors format; {}", dir.display(), match instead { Some(other) => format!("convert `{other}` with transformers: AutoModelForCausalLM.from_pretrained(DIR).save_pretrained(NEW), and the tokenizer alike with AutoTokenizer"), None => "give the folder of a Hugging Face checkpoint, which has model.safetensors, or model.safetensors.index.json and what it names".to_owned() })]
     NoWeights {
         /// The folder.
         dir: PathBuf,
+        /// A file of weights in another format.
+        instead: Option<String>,
     },
+    /// Several files could be meant.
+    #[error("{}: has several files of weights: {names}; leave one, or add a model.safetensors.index.json that says which tensor is where", dir.display())]
+    Ambiguous {
+        /// The folder.
+        dir: PathBuf,
+        /// Their names.
+        names: String,
+    },
+    /// A file of a numbered series is missing.
+    #[error("{}: is missing: the files beside it are of the same series, so fetch it, too", path.display())]
+    NoShard {
+        /// The file.
+        path: PathBuf,
+    },
+    /// An adapter is no model of its own.
+    #[error("{}: is an adapter (LoRA), which needs its base model; merge the two first: with peft, `model.merge_and_unload()`, then save_pretrained", path.display())]
+    Adapter {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A tensor that follows from the others in every RecurrentGemma, and here does not.
+    #[error("{}: tensor `{name}` is not what it follows from: value {index} is {have}, and {of} makes it {want}; {advice}", path.display())]
+    Contradicts {
+        /// The file.
+        path: PathBuf,
+        /// The tensor.
+        name: String,
+        /// The first value that differs.
+        index: usize,
+        /// That value.
+        have: f32,
+        /// What it follows from.
+        of: &'static str,
+        /// The value that follows.
+        want: f32,
+        /// What to do.
+        advice: &'static str,
+    },
+    /// A value could not be read.
+    #[error(transparent)]
+    Weights(#[from] WeightsError),
     /// A file cannot be opened or read.
     #[error("{}: cannot be read: {source}", path.display())]
     Unreadable {
@@ -147,13 +191,14 @@ impl Float {
 }
 
 impl Checkpoint {
-    /// Opens every file of the checkpoint in `dir` and finds every tensor of the configuration, before any is read.
+    /// Opens every file of the checkpoint in `dir` and finds every tensor of the configuration, before any is read. A tensor
+    /// that follows from others, such as `lm_head.weight`, is then compared with them.
     ///
     /// # Errors
-    /// A file is missing, cut off or malformed; a tensor is missing, misnamed, of the wrong shape or type, or belongs to
-    /// no layer of the configuration.
+    /// A file is missing, cut off or malformed; a tensor is missing, misnamed, of the wrong shape or type, belongs to no
+    /// layer of the configuration, or is another one than follows.
     pub fn open(dir: &Path, config: &ModelConfig) -> Result<Self, CheckpointError> {
-        let (listing, paths) = files(dir)?;
+        let (listing, paths) = files::find(dir)?;
         let mut found = BTreeMap::new();
         let mut opened = Vec::new();
         for path in paths {
@@ -176,22 +221,14 @@ impl Checkpoint {
                 missing.push(name);
                 continue;
             };
-            let path = || opened[file].0.clone();
-            let dtype = match info.dtype {
-                Dtype::F32 => Float::F32,
-                Dtype::F16 => Float::F16,
-                Dtype::BF16 => Float::Bf16,
-                have => return Err(CheckpointError::WrongType { path: path(), name, have }),
-            };
-            if info.shape != shape {
-                return Err(CheckpointError::WrongShape { path: path(), name, have: info.shape, want: shape });
-            }
-            let location =
-                Location { file, offset: data_start + info.data_offsets.0 as u64, len: shape.iter().product(), dtype };
+            let location = location(&opened[file].0, &name, &info, &shape, file, data_start)?;
             tensors.insert(name, location);
         }
         // What else there may be: copies and tables that follow from the rest.
-        found.retain(|name, _| name != "lm_head.weight" && !name.ends_with("rotary_emb.inv_freq"));
+        let copies: Vec<_> = copies::shapes(found.keys(), config)
+            .into_iter()
+            .filter_map(|(name, shape)| found.remove(&name).map(|entry| (name, shape, entry)))
+            .collect();
         if let Some(name) = missing.into_iter().next() {
             let misnamed = nearest(&name, found.keys());
             return Err(CheckpointError::Missing { path: listing, name, misnamed });
@@ -199,8 +236,46 @@ impl Checkpoint {
         if let Some((name, (file, ..))) = found.into_iter().next() {
             return Err(CheckpointError::Unexpected { path: opened[file].0.clone(), name });
         }
-        Ok(Self { files: opened, tensors })
+        let mut checkpoint = Self { files: opened, tensors };
+        for (name, shape, (file, data_start, info)) in copies {
+            let location = location(&checkpoint.files[file].0, &name, &info, &shape, file, data_start)?;
+            checkpoint.tensors.insert(name.clone(), location);
+            copies::check(&checkpoint, &name, config)?;
+        }
+        Ok(checkpoint)
     }
+
+    /// The file that holds a tensor.
+    pub(crate) fn path_of(&self, name: &str) -> PathBuf {
+        self.tensors.get(name).map(|location| self.files[location.file].0.clone()).unwrap_or_default()
+    }
+
+    /// Number of values of a tensor.
+    pub(crate) fn len_of(&self, name: &str) -> usize {
+        self.tensors.get(name).map_or(0, |location| location.len)
+    }
+}
+
+/// Where a tensor lies, if its type and shape are as they must be.
+fn location(
+    path: &Path,
+    name: &str,
+    info: &TensorInfo,
+    shape: &[usize],
+    file: usize,
+    data_start: u64,
+) -> Result<Location, CheckpointError> {
+    let (path, name) = (path.to_owned(), name.to_owned());
+    let dtype = match info.dtype {
+        Dtype::F32 => Float::F32,
+        Dtype::F16 => Float::F16,
+        Dtype::BF16 => Float::Bf16,
+        have => return Err(CheckpointError::WrongType { path, name, have }),
+    };
+    if info.shape != shape {
+        return Err(CheckpointError::WrongShape { path, name, have: info.shape.clone(), want: shape.to_owned() });
+    }
+    Ok(Location { file, offset: data_start + info.data_offsets.0 as u64, len: shape.iter().product(), dtype })
 }
 
 impl Weights for Checkpoint {
@@ -233,52 +308,15 @@ impl Weights for Checkpoint {
     }
 }
 
-/// The file that lists the tensors, and the files that hold them.
-fn files(dir: &Path) -> Result<(PathBuf, Vec<PathBuf>), CheckpointError> {
-    let index = dir.join("model.safetensors.index.json");
-    let single = dir.join("model.safetensors");
-    if single.exists() {
-        return Ok((single.clone(), vec![single]));
-    }
-    if !index.exists() {
-        return Err(CheckpointError::NoWeights { dir: dir.to_owned() });
-    }
-    let unreadable = |source| CheckpointError::Unreadable { path: index.clone(), source };
-    let malformed = |reason: String| CheckpointError::Malformed { path: index.clone(), reason };
-    let size = std::fs::metadata(&index).map_err(unreadable)?.len();
-    if size > MAX_INDEX_BYTES {
-        return Err(malformed(format!("has {size} bytes, and an index at most {MAX_INDEX_BYTES}")));
-    }
-    let bytes = std::fs::read(&index).map_err(unreadable)?;
-
-    #[derive(serde::Deserialize)]
-    struct Index {
-        weight_map: BTreeMap<String, String>,
-    }
-    let parsed: Index = serde_json::from_slice(&bytes)
-        .map_err(|error| malformed(format!("is not an index of safetensors files: {error}")))?;
-    let mut names: Vec<String> = parsed.weight_map.into_values().collect();
-    names.sort();
-    names.dedup();
-    let mut paths = Vec::new();
-    for name in names {
-        if Path::new(&name).file_name() != Some(name.as_ref()) {
-            return Err(malformed(format!("names the file `{name}`; only files beside the index are allowed")));
-        }
-        paths.push(dir.join(name));
-    }
-    if paths.is_empty() {
-        return Err(malformed("its weight_map is empty".to_owned()));
-    }
-    Ok((index, paths))
-}
-
 /// The file, where its data begins, and what its header says; its length is checked against the header.
 fn open_file(path: &Path) -> Result<(File, u64, Metadata), CheckpointError> {
     let unreadable = |source| CheckpointError::Unreadable { path: path.to_owned(), source };
     let malformed = |reason: String| CheckpointError::Malformed { path: path.to_owned(), reason };
-    let file = File::open(path).map_err(unreadable)?;
+    let file = File::open(path).map_err(|source| files::gone(path, source))?;
     let have = file.metadata().map_err(unreadable)?.len();
+    if absent::is_pointer_file(&file) {
+        return Err(malformed(absent::POINTER.to_owned()));
+    }
     let mut length = [0; 8];
     if have < 8 {
         return Err(CheckpointError::WrongLength { path: path.to_owned(), have, want: 8 });

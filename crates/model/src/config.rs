@@ -2,7 +2,12 @@
 
 use std::path::{Path, PathBuf};
 
-use serde_json::{Map, Value};
+use serde_json::Value;
+
+use crate::absent;
+use crate::fields::{Fields, kind};
+
+use BlockType::{Attention, Recurrent};
 
 /// Which kind of temporal mixing a layer has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -111,14 +116,19 @@ impl ModelConfig {
     /// The file cannot be read, is larger than 1 MB, or [`ModelConfig::from_json`] refuses it.
     pub fn read(path: &Path) -> Result<Self, ConfigError> {
         let unreadable = |source| ConfigError::Unreadable { path: path.to_owned(), source };
+        let not_json = |reason| ConfigError::NotJson { path: path.to_owned(), reason };
+        if let Some(reason) = absent::dangling(path) {
+            return Err(not_json(format!("it {reason}")));
+        }
         let size = std::fs::metadata(path).map_err(unreadable)?.len();
         if size > MAX_CONFIG_BYTES {
-            return Err(ConfigError::NotJson {
-                path: path.to_owned(),
-                reason: format!("it has {size} bytes, and a configuration at most {MAX_CONFIG_BYTES}"),
-            });
+            return Err(not_json(format!("it has {size} bytes, and a configuration at most {MAX_CONFIG_BYTES}")));
         }
-        Self::from_json(&std::fs::read(path).map_err(unreadable)?, path)
+        let bytes = std::fs::read(path).map_err(unreadable)?;
+        if absent::is_pointer(&bytes) {
+            return Err(not_json(format!("it {}", absent::POINTER)));
+        }
+        Self::from_json(&bytes, path)
     }
 
     /// Checks a configuration; `path` is only used in errors.
@@ -166,23 +176,6 @@ impl ModelConfig {
     pub fn parameters(&self) -> u64 {
         crate::shapes::tensors(self).iter().map(|t| t.shape.iter().map(|&d| d as u64).product::<u64>()).sum()
     }
-}
-
-fn kind(value: &Value) -> &'static str {
-    match value {
-        Value::Null => "null",
-        Value::Bool(_) => "a boolean",
-        Value::Number(_) => "a number",
-        Value::String(_) => "a string",
-        Value::Array(_) => "an array",
-        Value::Object(_) => "an object",
-    }
-}
-
-/// Reads fields of one configuration, each with an error that names it.
-struct Fields<'a> {
-    object: &'a Map<String, Value>,
-    path: &'a Path,
 }
 
 impl Fields<'_> {
@@ -337,21 +330,32 @@ impl Fields<'_> {
             (None, Some(_)) => "_block_types",
             _ => "block_types",
         };
-        let allowed = "it must be a list of \"recurrent\" and \"attention\"";
-        let pattern = match self.get(field) {
-            None => return Ok(cycle(&[BlockType::Recurrent, BlockType::Recurrent, BlockType::Attention], layers)),
-            Some(Value::Array(items)) if !items.is_empty() => items
-                .iter()
-                .enumerate()
-                .map(|(i, item)| match item.as_str() {
-                    Some("recurrent") => Ok(BlockType::Recurrent),
-                    Some("attention") => Ok(BlockType::Attention),
-                    _ => Err(self.invalid(&format!("{field}[{i}]"), item, allowed)),
-                })
-                .collect::<Result<Vec<_>, _>>()?,
-            Some(other) => return Err(self.invalid(field, other, allowed)),
+        let pattern = self.types(field)?.map(|pattern| cycle(&pattern, layers));
+        // transformers 5 has a list of all layers in its own words, which code for several architectures may save.
+        let Some(listed) = self.types("layer_types")? else {
+            return Ok(pattern.unwrap_or_else(|| cycle(&[Recurrent, Recurrent, Attention], layers)));
         };
-        Ok(cycle(&pattern, layers))
+        let agrees = listed.len() == layers && pattern.is_none_or(|pattern| pattern == listed);
+        let given = self.get("layer_types").map(Value::to_string).unwrap_or_default();
+        let allowed = format!("it must have an entry for each of the {layers} layers, and say the same as block_types");
+        if agrees { Ok(listed) } else { Err(self.invalid("layer_types", given, allowed)) }
+    }
+
+    /// A list of kinds of layers; none where the field is absent.
+    fn types(&self, field: &str) -> Result<Option<Vec<BlockType>>, ConfigError> {
+        let allowed = "it must be a list of \"recurrent\" and \"attention\"";
+        let one = |(i, item): (usize, &Value)| match item.as_str() {
+            Some("recurrent" | "linear_attention") => Ok(Recurrent),
+            Some("attention" | "sliding_attention") => Ok(Attention),
+            _ => Err(self.invalid(&format!("{field}[{i}]"), item, allowed)),
+        };
+        match self.get(field) {
+            None => Ok(None),
+            Some(Value::Array(items)) if !items.is_empty() => {
+                items.iter().enumerate().map(one).collect::<Result<_, _>>().map(Some)
+            }
+            Some(other) => Err(self.invalid(field, other, allowed)),
+        }
     }
 
     /// One token id, a list of them, or none.
@@ -366,59 +370,6 @@ impl Fields<'_> {
             Some(Value::Array(items)) => items.iter().map(one).collect(),
             Some(value) => Ok(vec![one(value)?]),
         }
-    }
-
-    /// The field, unless it is absent or null.
-    fn get(&self, field: &str) -> Option<&Value> {
-        self.object.get(field).filter(|value| !value.is_null())
-    }
-
-    fn has(&self, field: &str) -> bool {
-        self.get(field).is_some()
-    }
-
-    fn size(&self, field: &'static str, default: Option<usize>, least: u64, most: u64) -> Result<usize, ConfigError> {
-        match (self.get(field), default) {
-            (None, Some(default)) => Ok(default),
-            (None, None) => Err(self.missing(field)),
-            (Some(value), _) => match value.as_u64() {
-                Some(size) if (least..=most).contains(&size) => Ok(size as usize),
-                _ => Err(self.invalid(field, value, format!("it must be a whole number from {least} to {most}"))),
-            },
-        }
-    }
-
-    fn number(&self, field: &'static str, default: Option<f64>, least: f64, most: f64) -> Result<f64, ConfigError> {
-        match (self.get(field), default) {
-            (None, Some(default)) => Ok(default),
-            (None, None) => Err(self.missing(field)),
-            (Some(value), _) => match value.as_f64() {
-                Some(number) if (least..=most).contains(&number) => Ok(number),
-                _ => Err(self.invalid(field, value, format!("it must be a number from {least} to {most}"))),
-            },
-        }
-    }
-
-    fn flag(&self, field: &'static str, default: bool) -> Result<bool, ConfigError> {
-        match self.get(field) {
-            None => Ok(default),
-            Some(Value::Bool(flag)) => Ok(*flag),
-            Some(other) => Err(self.invalid(field, other, "it must be true or false")),
-        }
-    }
-
-    fn missing(&self, field: &'static str) -> ConfigError {
-        ConfigError::Missing { path: self.path.to_owned(), field }
-    }
-
-    fn invalid(&self, field: &str, value: impl ToString, allowed: impl Into<String>) -> ConfigError {
-        // A value may be anything that JSON can hold: show its beginning.
-        let mut value = value.to_string();
-        if let Some((cut, _)) = value.char_indices().nth(80) {
-            value.truncate(cut);
-            value.push('…');
-        }
-        ConfigError::Invalid { path: self.path.to_owned(), field: field.to_owned(), value, allowed: allowed.into() }
     }
 }
 

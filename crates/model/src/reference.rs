@@ -22,7 +22,7 @@ const ROWS_IN_MEMORY: usize = 1 << 21;
 /// The logits `[last, vocab]` of the last positions of `tokens`.
 ///
 /// # Errors
-/// The weights cannot be read.
+/// The weights cannot be read, or the model computes values that are not finite.
 ///
 /// # Panics
 /// If a token is not below the vocabulary size, or `last` is larger than the number of tokens.
@@ -74,6 +74,7 @@ fn stream(net: &Network<'_>, tokens: &[u32]) -> Result<Vec<f32>, WeightsError> {
         weights.read(EMBEDDING, token as usize * hidden, row)?;
         row.iter_mut().for_each(|value| *value *= config.embedding_scale());
     }
+    finite(&x, EMBEDDING)?;
     for (layer, block) in config.blocks.iter().enumerate() {
         let name = |part: &str| layer_tensor(layer, part);
         let h = net.rms(&x, &name("temporal_pre_norm.weight"))?;
@@ -108,17 +109,20 @@ struct Network<'a> {
 }
 
 impl Network<'_> {
-    fn rms(&self, x: &[f32], weight: &str) -> Result<Vec<f32>, WeightsError> {
+    fn rms(&self, x: &[f32], name: &str) -> Result<Vec<f32>, WeightsError> {
         let hidden = self.config.hidden_size;
-        let weight = self.weights.all(weight, hidden)?;
+        let weight = self.weights.all(name, hidden)?;
         let mut out = x.to_vec();
         for row in out.chunks_exact_mut(hidden) {
             let mean = dot(row, row) / hidden as f32;
+            // It would make zeros of the whole row.
+            finite(&[mean], name)?;
             let factor = 1.0 / (mean + self.config.rms_norm_eps).sqrt();
             for (value, weight) in row.iter_mut().zip(&weight) {
                 *value = *value * factor * (1.0 + weight);
             }
         }
+        finite(&out, name)?;
         Ok(out)
     }
 
@@ -145,6 +149,7 @@ impl Network<'_> {
                 }
             }
         }
+        finite(&out, matrix)?;
         Ok(out)
     }
 
@@ -158,8 +163,10 @@ impl Network<'_> {
     ) -> Result<Vec<f32>, WeightsError> {
         let mut out = self.product(x, &format!("{layer}.weight"), rows, columns)?;
         if bias {
-            let bias = self.weights.all(&format!("{layer}.bias"), rows)?;
+            let name = format!("{layer}.bias");
+            let bias = self.weights.all(&name, rows)?;
             out.chunks_exact_mut(rows).for_each(|row| add(row, &bias));
+            finite(&out, &name)?;
         }
         Ok(out)
     }
@@ -200,6 +207,7 @@ impl Network<'_> {
                 *out = seen.sum::<f32>() + bias[channel];
             }
         }
+        finite(&out, &name("temporal_block.conv_1d"))?;
         Ok(out)
     }
 
@@ -223,6 +231,7 @@ impl Network<'_> {
             }
             out.copy_from_slice(&state);
         }
+        finite(&out, &name("temporal_block.rg_lru"))?;
         Ok(out)
     }
 
@@ -293,6 +302,14 @@ impl Network<'_> {
                 }
             }
         }
+    }
+}
+
+/// Fails where the model computes what no further step can use; `name` is what made these.
+fn finite(values: &[f32], name: &str) -> Result<(), WeightsError> {
+    match values.iter().find(|value| !value.is_finite()) {
+        None => Ok(()),
+        Some(&value) => Err(WeightsError::Overflow { name: name.to_owned(), value }),
     }
 }
 

@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use crate::builder::Val;
 use crate::quantize::distortion::Distortion;
+use crate::quantize::stored::Place;
 use crate::quantize::{Blocks, Importance};
 use crate::weights::{Weights, WeightsError};
 use recurve_onnx::{DataType, EXTERNAL, StringStringEntryProto, TensorProto};
@@ -225,6 +226,23 @@ impl Shard {
     /// Its size, known before it is written.
     pub fn bytes(&self) -> u64 {
         self.bytes
+    }
+
+    /// The checkpoint's matrices that it holds in few bits, and where.
+    pub(crate) fn quantized(&self) -> impl Iterator<Item = (String, Place)> {
+        let matrices = self.entries.iter().filter_map(|entry| match &entry.recipe {
+            Recipe::Matrix { sources, columns, blocks: Some(blocks) } => Some((entry, sources, *columns, *blocks)),
+            _ => None,
+        });
+        matrices.flat_map(|(entry, sources, columns, blocks)| {
+            let mut before = 0;
+            sources.iter().map(move |(name, rows)| {
+                let values = entry.offsets[0] + blocks.bytes(before) as u64;
+                let scales = entry.offsets[1] + 4 * (before / blocks.size) as u64;
+                before += rows * columns;
+                (name.clone(), Place::new(blocks, rows * columns, values, scales))
+            })
+        })
     }
 
     /// Writes all of it to `out`, which gets exactly [`Shard::bytes`] bytes; calls `progress` with the bytes written

@@ -62,4 +62,14 @@ pub enum WeightsError {
         /// The value.
         value: f32,
     },
+    /// Finite weights from which the model computes what is not finite.
+    #[error(
+        "`{name}` makes values that are not finite ({value}): its weights, or those before it, are too large for f32; the checkpoint is damaged or was saved during a failed training"
+    )]
+    Overflow {
+        /// The tensor, or the part of a layer.
+        name: String,
+        /// The first such value.
+        value: f32,
+    },
 }

@@ -32,6 +32,60 @@ fn both_spellings_mean_the_same() {
 }
 
 #[test]
+fn the_published_configuration_is_read_as_each_version_writes_it() {
+    let common = json!({
+        "architectures": ["RecurrentGemmaForCausalLM"], "attention_bias": false, "attention_dropout": 0.0,
+        "attention_window_size": 2048, "bos_token_id": 2, "conv1d_width": 4, "eos_token_id": 1, "head_dim": 256,
+        "final_w_init_variance_scale": 0.076_923_076_923_076_93, "hidden_activation": "gelu_pytorch_tanh",
+        "hidden_size": 2560, "intermediate_size": 15360, "logits_soft_cap": 30.0, "lru_width": 2560,
+        "model_type": "recurrent_gemma", "num_attention_heads": 10, "num_hidden_layers": 26, "num_key_value_heads": 1,
+        "pad_token_id": 0, "rms_norm_eps": 1e-6, "use_cache": true, "vocab_size": 256_000,
+        "w_init_variance_scale": 0.01,
+    });
+    let pattern = json!(["recurrent", "recurrent", "attention"]);
+    let published = json!({
+        "_block_types": pattern, "embeddings_scale_by_sqrt_dim": true, "partial_rotary_factor": 0.5,
+        "rope_theta": 10000.0, "torch_dtype": "bfloat16", "transformers_version": "4.40.0.dev0",
+    });
+    let middle = json!({
+        "_block_types": pattern, "block_types": pattern, "embeddings_scale_by_sqrt_dim": true,
+        "partial_rotary_factor": 0.5, "rope_theta": 10000.0, "torch_dtype": "bfloat16", "transformers_version": "4.47.0",
+    });
+    let five = json!({
+        "block_types": pattern, "dtype": "bfloat16", "tie_word_embeddings": true, "transformers_version": "5.24.0",
+        "rope_parameters": {"partial_rotary_factor": 0.5, "rope_theta": 10000.0, "rope_type": "default"},
+    });
+    let read = |spelling: Value| {
+        let mut config = common.clone();
+        config.as_object_mut().unwrap().extend(spelling.as_object().unwrap().clone());
+        ModelConfig::from_json(config.to_string().as_bytes(), Path::new("config.json")).unwrap()
+    };
+    let config = read(published);
+    assert_eq!((config.blocks.len(), config.parameters()), (26, 2_682_862_080));
+    assert_eq!((config.head_dim, config.rotary_dim, config.window, config.mlp_width), (256, 128, 2048, 7680));
+    assert_eq!(read(middle), config);
+    assert_eq!(read(five), config);
+}
+
+#[test]
+fn a_list_of_all_layers_says_the_same_as_the_pattern_or_is_refused() {
+    use BlockType::{Attention, Recurrent};
+    let listed = json!(["linear_attention", "sliding_attention", "linear_attention", "recurrent", "attention"]);
+    let expected = [Recurrent, Attention, Recurrent, Recurrent, Attention];
+    assert_eq!(read(json!({"layer_types": listed})).unwrap().blocks, expected);
+    let pattern = json!(["recurrent", "attention", "recurrent"]);
+    assert_eq!(read(json!({"layer_types": listed, "block_types": pattern})).unwrap().blocks, expected);
+    for (types, part) in [
+        (json!({"layer_types": listed, "block_types": ["recurrent"]}), "say the same as block_types"),
+        (json!({"layer_types": ["recurrent"]}), "an entry for each of the 5 layers"),
+        (json!({"layer_types": ["full_attention"]}), "`layer_types[0]` is \"full_attention\""),
+    ] {
+        let error = read(types).unwrap_err().to_string();
+        assert!(error.contains(part), "{error}");
+    }
+}
+
+#[test]
 fn what_is_not_said_is_as_the_reference_has_it() {
     use BlockType::{Attention, Recurrent};
     let config = read(json!({"lru_width": null})).unwrap();

@@ -5,9 +5,11 @@ pub(crate) mod importance;
 pub mod int4;
 pub mod int8;
 mod rounded;
+pub(crate) mod stored;
 
 pub use importance::Importance;
 pub use rounded::Rounded;
+pub use stored::Stored;
 
 /// How the matrices of a bundle are stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

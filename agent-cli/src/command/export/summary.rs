@@ -1,0 +1,158 @@
+//! What is said of an export at its end.
+
+use std::borrow::Cow;
+use std::path::Path;
+
+use indicatif::HumanBytes;
+use recurve_author::{ChatRules, ChatTemplate, Comparison, Exported};
+use recurve_bundle::parameter_size;
+use serde::Serialize;
+
+use crate::shell;
+
+/// The result for people.
+pub(super) fn text(exported: &Exported, out: &Path) -> String {
+    let info = &exported.info;
+    let block = info.block_size.map_or_else(String::new, |size| format!(", block {size}"));
+    let mut text = format!(
+        "{} at {}\n\
+         digest      {}\n\
+         size        {}\n\
+         parameters  {}\n\
+         weights     {}{block}\n\
+         session     {} of state\n",
+        info.name,
+        out.display(),
+        exported.digest,
+        HumanBytes(exported.bytes),
+        parameter_size(info.parameters),
+        info.weights,
+        HumanBytes(info.state_bytes()),
+    );
+    if let Some((name, error)) = worst(exported) {
+        text.push_str(&format!("worst error {:.2} % RMS, in {name}\n", 100.0 * error));
+    }
+    if let Some(comparison) = &exported.comparison {
+        text.push_str(&format!(
+            "against f32 perplexity {:.4}, {:+.2} %; same likeliest token {:.2} %; mean KL {:.2e} ({} tokens)\n",
+            comparison.perplexity,
+            100.0 * comparison.loss(),
+            100.0 * comparison.top1_agreement,
+            comparison.mean_kl,
+            comparison.tokens,
+        ));
+    }
+    if !exported.tokenizer {
+        text.push_str("tokenizer   none: it takes and gives token ids only\n");
+    }
+    for (at, line) in chat(exported).iter().enumerate() {
+        text.push_str(&format!("{:<12}{line}\n", if at == 0 { "chat" } else { "" }));
+    }
+    if !exported.end_tokens.is_empty() {
+        text.push_str(&format!("answers end {}\n", exported.end_tokens.join(", ")));
+    }
+    text.push_str(&format!("\nServe it:   recurved --bundle {}", shell::quote(out)));
+    text
+}
+
+/// What became of the checkpoint's chat templates, and what the one that was taken does; nothing where the checkpoint was
+/// exported without its tokenizer.
+fn chat(exported: &Exported) -> Vec<String> {
+    let ChatTemplate { from, unused, .. } = &exported.chat_template;
+    if !exported.tokenizer {
+        return Vec::new();
+    }
+    let mut lines = vec![match from {
+        Some(from) => format!("template of {from}"),
+        None => "no template in the checkpoint: conversations are refused, texts and tokens are taken".to_owned(),
+    }];
+    if !unused.is_empty() {
+        lines.push(format!("templates left out: {}", unused.join(", ")));
+    }
+    lines.extend(exported.chat_rules.iter().flat_map(rules));
+    lines
+}
+
+/// The rules of a chat template, in words.
+fn rules(rules: &ChatRules) -> Vec<String> {
+    let alternating = if rules.alternating { "; turns alternate" } else { "" };
+    let mut lines = vec![format!("takes the roles {}{alternating}", rules.roles.join(", "))];
+    if !rules.refused.is_empty() {
+        let refused = rules.refused.iter().map(|(role, words)| format!("{role} ({words})"));
+        lines.push(format!("refuses {}", refused.collect::<Vec<_>>().join(", ")));
+    }
+    let begins =
+        if rules.begins { "begins with the model's first token" } else { "writes no first token, and none is added" };
+    lines.push(match rules.opening.as_str() {
+        "" => format!("{begins}; writes nothing to open an answer"),
+        opening => format!("{begins}; opens an answer with {opening:?}"),
+    });
+    if let Some((id, token)) = &rules.unended {
+        lines.push(format!(
+            "warning: {token} ({id}) closes an answer, but does not end it: add {id} to eos_token_id in \
+             generation_config.json, and export again"
+        ));
+    }
+    lines
+}
+
+/// The matrix that moved most, and how far; none where nothing was rounded.
+fn worst(exported: &Exported) -> Option<(&str, f64)> {
+    let error = |report: &recurve_author::TensorReport| report.relative_rms;
+    let report = exported.reports.iter().max_by(|a, b| error(a).total_cmp(&error(b)))?;
+    (report.relative_rms > 0.0).then_some((report.name.as_str(), report.relative_rms))
+}
+
+/// The result for programs.
+#[derive(Debug, Serialize)]
+pub(super) struct Report<'a> {
+    name: &'a str,
+    digest: String,
+    /// The bundle's directory; characters that are no UTF-8 are replaced.
+    path: Cow<'a, str>,
+    bytes: u64,
+    parameters: u64,
+    weights: &'a str,
+    block_size: Option<u32>,
+    /// Bytes that one session carries.
+    state_bytes: u64,
+    tokenizer: bool,
+    /// The checkpoint's file that the chat template comes from.
+    chat_template: Option<&'a str>,
+    /// Chat templates that were left out.
+    unused_chat_templates: &'a [String],
+    /// What the chat template does.
+    chat_rules: Option<&'a ChatRules>,
+    /// The tokens that end an answer, as the vocabulary has them.
+    end_tokens: &'a [String],
+    worst_tensor: Option<&'a str>,
+    /// Root mean square of its error over that of its values.
+    worst_relative_rms: Option<f64>,
+    /// How the stored weights read the file of --compare.
+    comparison: Option<&'a Comparison>,
+}
+
+impl<'a> Report<'a> {
+    pub(super) fn new(exported: &'a Exported, out: &'a Path) -> Self {
+        let info = &exported.info;
+        let worst = worst(exported);
+        Self {
+            name: &info.name,
+            digest: exported.digest.to_string(),
+            path: out.to_string_lossy(),
+            bytes: exported.bytes,
+            parameters: info.parameters,
+            weights: &info.weights,
+            block_size: info.block_size,
+            state_bytes: info.state_bytes(),
+            tokenizer: exported.tokenizer,
+            chat_template: exported.chat_template.from.as_deref(),
+            unused_chat_templates: &exported.chat_template.unused,
+            chat_rules: exported.chat_rules.as_ref(),
+            end_tokens: &exported.end_tokens,
+            worst_tensor: worst.map(|(name, _)| name),
+            worst_relative_rms: worst.map(|(_, error)| error),
+            comparison: exported.comparison.as_ref(),
+        }
+    }
+}
