@@ -1,7 +1,9 @@
 //! Every damaged checkpoint gets its own clear error from `agent-cli export`, and nothing is left behind.
 
 use std::collections::BTreeSet;
+use std::ffi::OsStr;
 use std::fs;
+use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 
@@ -494,6 +496,18 @@ fn what_follows_from_the_rest_is_taken_and_so_is_any_folder_that_leaves_no_choic
     fs::create_dir_all(&snapshot).unwrap();
     fs::rename(entry.dir.path().join("files"), snapshot.join("0123")).unwrap();
     assert_eq!(exported(&entry), plain);
+}
+
+#[test]
+fn any_path_can_be_written_to_and_is_quoted_for_a_shell() {
+    let place = Place::new("rra-mqa");
+    let hf = place.dir.path().join("hf");
+    let words = place.dir.path().join("two words");
+    let said = run(&mut agent_cli(&["export", path(&hf), "--out", path(&words)])).success();
+    assert!(said.trim_end().ends_with(&format!("recurved --bundle '{}'", path(&words))), "{said}");
+    let bytes = place.dir.path().join(OsStr::from_bytes(b"not UTF-8: \xff"));
+    run(agent_cli(&["export", path(&hf), "--format", "json", "--out"]).arg(&bytes)).json();
+    assert!(bytes.join("index.json").is_file());
 }
 
 #[test]
