@@ -72,7 +72,7 @@ impl LayoutWriter {
         let whole = found.is_file()
             && found.len() == blob.size
             && File::open(&path)
-                .and_then(|file| hash(file, Hasher::default()))
+                .and_then(hash)
                 .is_ok_and(|(hasher, _)| hasher.finish() == blob.digest);
         if !whole {
             let _ = fs::remove_file(&path);

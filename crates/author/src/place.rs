@@ -62,17 +62,6 @@ impl Staging {
     }
 }
 
-impl Drop for Staging {
-    fn drop(&mut self) {
-        if let Self::Kept { dir, .. } = self {
-            // Only what is empty goes: nothing came that would be worth to keep.
-            for dir in [dir.join(BLOBS), dir.join("blobs"), dir.clone()] {
-                let _ = fs::remove_dir(dir);
-            }
-        }
-    }
-}
-
 impl Output {
     /// Checks a bundle's path and makes `.<name>.partial-<random>` beside it, which is removed if it never takes the output's
     /// place.

@@ -35,7 +35,7 @@ impl CallError {
             Self::Loading
             | Self::Stopping
             | Self::Draining
-            | Self::NoModel
+            | Self::NoModel(_)
             | Self::NotManaged
             | Self::Store(_)
             | Self::Deploy(_)
@@ -109,7 +109,7 @@ mod tests {
             (CallError::Loading, Device),
             (CallError::Stopping, Device),
             (CallError::Draining, Device),
-            (CallError::NoModel, Device),
+            (CallError::NoModel(None), Device),
         ] {
             assert_eq!(error.cause(), cause, "{error:?}");
         }
