@@ -135,8 +135,8 @@ fn the_gate_of_a_rollout_stays_open() {
     let prompt: Vec<String> = late().iter().map(u32::to_string).collect();
     let prompt = prompt.join(",");
     let ask = |more: &[&str]| {
-        let ask = ["generate", "--on", "gw-01", "--tokens", &prompt, "--max-tokens", "4", "--temperature", "0"];
-        fleet.ask(&[&ask, more].concat())
+        let ask = ["generate", "--on", "gw-01", "--tokens", prompt.as_str(), "--max-tokens", "4", "--temperature", "0"];
+        fleet.ask(&[&ask[..], more].concat())
     };
     assert_eq!(ask(&[]).code, Some(0));
     for wrong in ["1e-38", "0.01"] {
@@ -171,7 +171,7 @@ async fn a_text_that_the_tokenizer_fails_at_does_not_count() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_tokenizer_that_fails_at_the_daemons_own_text_counts() {
     let (folder, dir) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-    let bundle = with_token(&world::demo(), &dir.path().join("odd"), "door");
+    let bundle = with_token(&world::demo(), &dir.path().join("odd"), "boiler room");
     let daemon = managed(folder.path()).allow("rolled back").start();
     deploy(&daemon, &world::tiny("int4"));
     deploy(&daemon, &bundle);

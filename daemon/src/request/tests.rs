@@ -322,8 +322,8 @@ async fn a_prompt_that_is_too_long_is_refused_wherever_it_is_tokenized() {
     }
 }
 
-#[tokio::test]
-async fn a_text_of_too_many_bytes_is_refused_before_it_is_tokenized() {
+#[test]
+fn a_text_of_too_many_bytes_is_refused_before_it_is_tokenized() {
     let model = model();
     let long = "a".repeat(150_001);
     let halves = chat(&[("user", &long[..100_000]), ("assistant", &long[100_000..])]);
