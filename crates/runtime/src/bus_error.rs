@@ -152,7 +152,7 @@ mod tests {
         assert_eq!(path_at(b"7f00a000-7f00b000 rw-p 00000000 00:00 0", 0x7f00_a000), None);
         // Of this very program.
         let mut named = Vec::new();
-        assert!(mapping(mapping::<fn(&[u8])> as *const () as usize, |path| named.extend_from_slice(path)));
+        assert!(mapping(describe as *const () as usize, |path| named.extend_from_slice(path)));
         assert_eq!(named, std::env::current_exe().unwrap().to_string_lossy().as_bytes());
     }
 
