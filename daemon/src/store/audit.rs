@@ -16,6 +16,9 @@ use super::error::StoreError;
 /// Bytes after which a new file is begun; the one before is kept.
 const MOST: u64 = 1 << 20;
 
+/// Who the daemon itself is, in the audit.
+pub(crate) const SELF: &str = "recurved";
+
 /// The open file.
 #[derive(Debug)]
 pub(super) struct Audit {

@@ -38,6 +38,7 @@ use tracing::warn;
 
 use audit::Audit;
 pub use audit::Line as AuditLine;
+pub(crate) use audit::SELF;
 use audit::Line;
 use check::Hashed;
 pub use check::{Part, Told};
@@ -51,9 +52,6 @@ pub use record::{Kept, Prepared, Stage};
 
 const BLOBS: &str = "blobs/sha256";
 const INCOMING: &str = "incoming";
-
-/// Who the daemon itself is, in the audit.
-pub(crate) const SELF: &str = "recurved";
 
 /// Bytes of the disk that uploads leave free: for records, logs and the rest of the system.
 const RESERVE: u64 = 64 << 20;
