@@ -38,8 +38,8 @@ use tracing::warn;
 
 use audit::Audit;
 pub use audit::Line as AuditLine;
-pub(crate) use audit::SELF;
 use audit::Line;
+pub(crate) use audit::SELF;
 use check::Hashed;
 pub use check::{Part, Told};
 pub use error::StoreError;
