@@ -79,7 +79,7 @@ async fn misbehave(daemon: &Daemon, client: &Client) {
     let mut running = begin(&other, greedy(&[2], ENDLESS)).await.unwrap();
     running.until(2).await.unwrap();
     let waiting = crowd(client, 12).await;
-    assert!(waiting.iter().any(|code| *code == Some(Code::ResourceExhausted)), "{waiting:?}");
+    assert!(waiting.contains(&Some(Code::ResourceExhausted)), "{waiting:?}");
     drop((running, other));
 }
 

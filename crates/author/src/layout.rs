@@ -71,9 +71,7 @@ impl LayoutWriter {
         let Ok(found) = path.symlink_metadata() else { return false };
         let whole = found.is_file()
             && found.len() == blob.size
-            && File::open(&path)
-                .and_then(hash)
-                .is_ok_and(|(hasher, _)| hasher.finish() == blob.digest);
+            && File::open(&path).and_then(hash).is_ok_and(|(hasher, _)| hasher.finish() == blob.digest);
         if !whole {
             let _ = fs::remove_file(&path);
         }

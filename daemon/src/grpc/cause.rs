@@ -31,6 +31,7 @@ impl CallError {
             | Self::NotAllowed
             | Self::Field { .. }
             | Self::NoHeader
+            | Self::NotHere
             | Self::Setting { .. } => Cause::Caller,
             Self::Loading
             | Self::Stopping

@@ -104,6 +104,7 @@ fn ended() -> Request<'static> {
         outcome: Outcome::Answered,
         usage: Usage { prompt_tokens: 18, completion_tokens: u64::from(ANSWER) },
         timings: Timings { queue: ms(1), prefill: ms(2), time_to_first_token: ms(3), decode: ms(3), total: ms(6) },
+        waited: Some(ms(1)),
         total: ms(6),
     }
 }

@@ -60,6 +60,7 @@ impl Minutes {
                 outcome: if failed { Outcome::Failed("RESOURCE_EXHAUSTED") } else { Outcome::Answered },
                 usage: Usage { prompt_tokens: 40, completion_tokens: tokens },
                 timings: Timings { queue, time_to_first_token: first, decode, ..Timings::default() },
+                waited: Some(queue),
                 total: first + decode,
             });
             self.telemetry.call(
