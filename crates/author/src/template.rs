@@ -130,6 +130,9 @@ mod tests {
         ChatTemplate::read(dir.path()).map_err(|error| error.to_string())
     }
 
+    /// Files by name and content, the text and file that are taken, and what is named as not taken.
+    type Case<'a> = (&'a [(&'a str, &'a str)], Option<(&'a str, &'a str)>, &'a [&'a str]);
+
     #[test]
     fn every_place_is_looked_at_and_the_rest_is_named() {
         let field = |template: &str| json!({"chat_template": template}).to_string();
@@ -138,7 +141,7 @@ mod tests {
         ]});
         let (a, b, list) = (field("a"), field("b"), list.to_string());
         let more = "additional_chat_templates/rag.jinja";
-        let cases: [(&[(&str, &str)], Option<(&str, &str)>, &[&str]); 8] = [
+        let cases: [Case<'_>; 8] = [
             (&[], None, &[]),
             (&[(SETTINGS, "{}")], None, &[]),
             (&[(SETTINGS, &a)], Some(("a", SETTINGS)), &[]),
