@@ -359,6 +359,8 @@ async fn every_panel_and_every_alert_has_data() {
     assert!(alerts.len() > 10, "{alerts:?}");
     let asked = alerts.into_iter().chain([("the dashboard's variables".to_owned(), texts)]);
     let asked = asked.flat_map(|(name, text)| selectors(&text).into_iter().map(move |one| (name.clone(), one)));
+    // Errors that no caller can bring about do not happen here; alerts.test.yml has series of them.
+    let asked = asked.filter(|(name, selector)| !(name == "RecurveErrors" && selector.contains("error_type!~")));
     waiting.extend(asked.map(|(name, selector)| (name, format!("last_over_time({selector}[1m])"))));
     // Two that fire at once: of a board whose supply is weak, and of what was dropped.
     for (alert, instance) in [("RecurveUnderVoltage", "pi-4"), ("RecurveTelemetryDropped", "gateway")] {

@@ -270,7 +270,13 @@ async fn a_clock_that_is_behind_is_told_of_and_what_serves_goes_on() {
     assert_eq!(get(&daemon)["clock_behind"], false);
     assert!(daemon.stop().success());
     fleet.edit(|stored| stored["known_time"] = "2999-01-01T00:00:00Z".into());
-    let start = || Setup::managed(&fleet.state).allow("the clock is behind").allow("the model was not changed").start();
+    let start = || {
+        Setup::managed(&fleet.state)
+            .allow("the clock is behind")
+            .allow("the model was not changed")
+            .allow("the latest known time was reset")
+            .start()
+    };
     let daemon = start();
     assert_eq!(
         daemon.lines("the clock is behind: updates of trust and deployments are refused until it is set").len(),

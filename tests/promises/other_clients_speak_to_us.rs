@@ -151,7 +151,7 @@ fn a_path_as_authority_is_explained_in_the_log() {
     let socket = format!("unix:{}", dir.path().join("recurved.sock").display());
     let daemon = Setup::new(&world::slow()).listen(&[&socket]).allow(ADVICE).start();
     let refused = python.run("tests/client/client.py", &["--plain", &socket]);
-    assert!(refused.code == Some(1) && refused.stderr.contains("PROTOCOL_ERROR"), "{}", refused.stderr);
+    assert!(refused.code == Some(1) && refused.stderr.contains("RST_STREAM with error code 1"), "{}", refused.stderr);
     let told = || daemon.has_logged(ADVICE);
     recurve_tests::process::until(told);
     // What is refused after a good call is another matter, and a client that sets the authority is not warned of.

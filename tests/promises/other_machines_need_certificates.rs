@@ -199,7 +199,9 @@ fn certificates_for_a_daemon_without_tls_are_not_blamed() {
             Some("the client speaks TLS"),
         );
     }
-    run(&mut agent_cli(&["models", "--on", &daemon.address])).success();
+    // Without them the daemon answers.
+    let plain = run(&mut agent_cli(&["models", "--on", &daemon.address]));
+    assert!(plain.stderr.contains("only operators may do this"), "{}", plain.stderr);
     assert!(daemon.stop().success());
 }
 

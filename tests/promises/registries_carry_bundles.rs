@@ -364,7 +364,8 @@ fn a_manifest_that_a_registry_has_damaged_is_named() {
     {
         fs::write(registry.blob(&digest.hex()), damaged).unwrap();
         let kept = push(&bundle, &to);
-        assert!(kept.code == Some(7) && kept.stderr.contains(&digest.to_string()), "{kept:?}");
+        // Some damage this registry finds itself: it then answers with status 500.
+        assert!(matches!(kept.code, Some(1 | 7)) && kept.stderr.contains(&digest.to_string()), "{kept:?}");
     }
     fs::write(registry.blob(&digest.hex()), good).unwrap();
     push(&bundle, &to).success();

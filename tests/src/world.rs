@@ -111,6 +111,7 @@ fn redirect(document: &mut Value, old: &Digest, new: &Digest, size: usize) {
             entries.values_mut().for_each(|value| redirect(value, old, new, size));
         }
         Value::Array(members) => members.iter_mut().for_each(|value| redirect(value, old, new, size)),
+        Value::String(text) if *text == old.to_string() => *text = new.to_string(),
         _ => {}
     }
 }

@@ -96,7 +96,8 @@ fn alert(peer: &Peer, words: &str) -> Option<String> {
             "it requires a certificate of the caller: name yours with --certificate and --key, or in [tls] of the inventory"
                 .to_owned()
         }
-        "UnknownCA" if own => "it does not know the authority that signed your certificate: name another with --certificate and \
+        // The latter where it knows an authority of the same name with another key.
+        "UnknownCA" | "DecryptError" if own => "it does not know the authority that signed your certificate: name another with --certificate and \
                                --key, or add the authority to tls.clients on the device"
             .to_owned(),
         "CertificateExpired" if own => {

@@ -64,8 +64,15 @@ impl Screen {
         terminal::obey(SUSPEND);
         enable_raw_mode()
             .and_then(|()| execute!(io::stdout(), EnterAlternateScreen))
-            .and_then(|()| self.terminal.clear())
+            .and_then(|()| self.redraw())
             .map_err(|error| failed(&error))
+    }
+
+    /// Clears the terminal, so that the next picture is written whole. `Terminal::clear` would ask where the cursor is, and the
+    /// thread that waits for keys would take the answer.
+    fn redraw(&mut self) -> io::Result<()> {
+        let size = self.terminal.size()?;
+        self.terminal.resize(Rect::new(0, 0, size.width, size.height))
     }
 
     fn give_back(&mut self) {

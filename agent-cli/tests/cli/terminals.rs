@@ -60,7 +60,7 @@ fn a_live_view_is_suspended_and_goes_on() {
         pty.wait_for_text(SCREEN_LEFT, time);
         let drawn = pty.text().len();
         pty.send(Signal::CONT);
-        pty.wait_for("the picture again", |pty| pty.text().get(drawn..).is_some_and(|text| text.contains("q quit")));
+        pty.wait_for("the picture again", |pty| pty.text().get(drawn..).is_some_and(|text| text.contains("quit")));
     }
     pty.wait_for("keys", Pty::is_raw);
     pty.type_in(b"q");

@@ -94,15 +94,17 @@ impl Limits {
         // Most texts have fewer bytes a token.
         const BYTES_PER_TOKEN: usize = 8;
         const LEAST: usize = 1 << 16;
+        let max_message_bytes = reader.count("limits.max_message_bytes");
         let max_prompt_tokens = reader.count("limits.max_prompt_tokens");
+        let set = reader.integer("limits.max_text_bytes").and_then(|n| usize::try_from(n).ok());
+        let max_tokens = reader.count("limits.max_tokens");
         let max_score_tokens = reader.count("limits.max_score_tokens");
         let derived = max_prompt_tokens.max(max_score_tokens).saturating_mul(BYTES_PER_TOKEN).max(LEAST);
-        let set = reader.integer("limits.max_text_bytes").and_then(|n| usize::try_from(n).ok());
         Self {
-            max_message_bytes: reader.count("limits.max_message_bytes"),
+            max_message_bytes,
             max_prompt_tokens,
             max_text_bytes: set.unwrap_or(derived),
-            max_tokens: reader.count("limits.max_tokens"),
+            max_tokens,
             max_score_tokens,
             connections: reader.count("limits.connections"),
         }

@@ -104,7 +104,7 @@ fn an_empty_section_that_does_not_exist_is_reported() {
     }
     assert!(
         text.contains(
-            "the sections are tls, trust, discovery, engine, limits, shutdown, deploy, probation, registry, telemetry, log"
+            "the sections are tls, trust, discovery, engine, limits, shutdown, deploy, probation, verify, registry, telemetry, log"
         ),
         "{text}"
     );
