@@ -97,8 +97,8 @@ fn alert(peer: &Peer, words: &str) -> Option<String> {
                 .to_owned()
         }
         // The latter where it knows an authority of the same name with another key.
-        "UnknownCA" | "DecryptError" if own => "it does not know the authority that signed your certificate: name another with --certificate and \
-                               --key, or add the authority to tls.clients on the device"
+        "UnknownCA" | "DecryptError" if own => "it does not know the authority that signed your certificate: name another with \
+                                                --certificate and --key, or add the authority to tls.clients on the device"
             .to_owned(),
         "CertificateExpired" if own => {
             "by its clock your certificate has expired, or is not valid yet: renew the one in --certificate, or set the device's \

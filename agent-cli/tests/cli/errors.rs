@@ -1,7 +1,7 @@
 //! Whatever goes wrong: one clear message on standard error, its own exit code, and no result on standard output.
 
 use std::io::{Read as _, Write as _};
-use std::net::TcpListener;
+use std::net::{Shutdown, TcpListener};
 
 use crate::fake::Fake;
 use crate::program::{Ran, run, run_with};
@@ -133,6 +133,9 @@ fn what_is_no_grpc_server_is_called_that() {
                 let mut preface = [0; 24];
                 stream.read_exact(&mut preface).unwrap();
                 stream.write_all(reply).unwrap();
+                // A socket that is closed before all of it was read is reset, and the reply may be lost.
+                stream.shutdown(Shutdown::Write).unwrap();
+                let _ = std::io::copy(&mut stream, &mut std::io::sink());
             }
         });
         let ran = run(&["generate", "--on", &address, "x"]);

@@ -48,7 +48,8 @@ pub(super) fn explain(error: &io::Error) -> String {
         TlsError::PeerIncompatible(PeerIncompatible::NoSignatureSchemesInCommon) => {
             "the client accepts no certificate with a key like that of tls.certificate: make one with ECDSA P-256"
         }
-        TlsError::AlertReceived(AlertDescription::UnknownCA) => {
+        // The latter where the client knows an authority of the same name with another key.
+        TlsError::AlertReceived(AlertDescription::UnknownCA | AlertDescription::DecryptError) => {
             "the client does not know the authority that signed tls.certificate"
         }
         TlsError::AlertReceived(AlertDescription::CertificateExpired) => {
