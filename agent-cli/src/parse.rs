@@ -7,9 +7,9 @@ use std::process::ExitCode;
 
 use clap::error::ErrorKind;
 use clap::parser::ValueSource;
-use clap::{Arg, ArgMatches, CommandFactory as _, Error, FromArgMatches as _};
+use clap::{Arg, ArgMatches, ColorChoice, CommandFactory as _, Error, FromArgMatches as _};
 
-use crate::args::Cli;
+use crate::args::{Cli, dumb_terminal};
 use crate::output;
 
 /// The command line, or after a message the exit code.
@@ -21,7 +21,9 @@ pub(crate) fn command_line() -> Result<Cli, ExitCode> {
 }
 
 fn understand(words: impl IntoIterator<Item = impl Into<OsString>>) -> Result<Cli, Error> {
-    let mut command = built(Cli::command());
+    // The parser's own choice counts a `CI` in the environment as a terminal that understands colours.
+    let color = if dumb_terminal() { ColorChoice::Never } else { ColorChoice::Auto };
+    let mut command = built(Cli::command().color(color));
     let words: Vec<OsString> = words.into_iter().map(Into::into).collect();
     let matches = command.try_get_matches_from_mut(&words).map_err(|error| explained(&mut command, error, &words))?;
     one_or_many(&mut command, &matches)?;

@@ -46,6 +46,7 @@ mod settings_do_what_they_say;
 mod stopping_is_orderly;
 mod stored_damage_is_found;
 mod systemd_is_told;
+mod terminals_are_respected;
 mod text_stays_text;
 mod the_demo_model_answers;
 mod the_history_survives;

@@ -94,9 +94,10 @@ fn a_terminal_without_escape_sequences_gets_none() {
         &["generate", "--max-tokens", "x", "hello"],
         &["--help"],
     ] {
-        for (term, no_color) in [("dumb", ""), ("dumb", "1")] {
+        // Whatever else the environment says of colours.
+        for (name, value) in [("NO_COLOR", "1"), ("CI", "true"), ("CLICOLOR", "1"), ("CLICOLOR_FORCE", "1")] {
             let mut pty = Pty::start_with(args, |command| {
-                command.env("TERM", term).env("NO_COLOR", no_color);
+                command.env("TERM", "dumb").env(name, value);
             });
             pty.ended();
             assert!(!pty.text().contains('\x1b'), "{args:?}: {:?}", pty.text());

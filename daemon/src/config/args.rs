@@ -1,9 +1,10 @@
 //! The command line of `recurved`.
 
 use std::ffi::OsString;
+use std::io::IsTerminal;
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, ColorChoice, CommandFactory as _, FromArgMatches as _, Parser, Subcommand, ValueEnum};
 
 use super::mistyped;
 use crate::system::exit;
@@ -36,10 +37,24 @@ impl Cli {
         Self::understand(std::env::args_os())
     }
 
+    /// The parser of the command line. Its own choice of colours would count a `CI` in the environment as a terminal that
+    /// understands them.
+    pub(super) fn parser() -> clap::Command {
+        let color = if anstyle_query::term_supports_color() { ColorChoice::Auto } else { ColorChoice::Never };
+        Self::command().color(color)
+    }
+
     pub(super) fn understand(words: impl IntoIterator<Item = OsString>) -> Result<Self, clap::Error> {
         let words: Vec<OsString> = words.into_iter().collect();
-        Self::try_parse_from(&words).map_err(|error| mistyped::explained(error, &words))
+        let matches = Self::parser().try_get_matches_from(&words);
+        let cli = matches.and_then(|mut matches| Self::from_arg_matches_mut(&mut matches));
+        cli.map_err(|error| mistyped::explained(error, &words))
     }
+}
+
+/// Whether this stream is a terminal that understands colours, and its user wants them (<https://no-color.org>).
+pub(crate) fn colours(stream: &impl IsTerminal) -> bool {
+    stream.is_terminal() && anstyle_query::term_supports_color() && !anstyle_query::no_color()
 }
 
 /// What `recurved` can do besides serving.

@@ -23,6 +23,7 @@ mod verify;
 use std::path::{Path, PathBuf};
 
 pub use address::{Address, Held};
+pub(crate) use args::colours;
 pub use args::{Cli, Command, Flags, Format};
 pub use man::write as write_manual;
 pub(crate) use read::log_filter;

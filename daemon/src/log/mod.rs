@@ -9,7 +9,7 @@ mod fields;
 mod journal;
 mod ring;
 
-use std::io::{IsTerminal as _, stderr};
+use std::io::stderr;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use systemd_journal_logger::{JournalLog, connected_to_journal};
@@ -19,7 +19,7 @@ use tracing_subscriber::layer::{Layer, SubscriberExt as _};
 use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{Registry, fmt, registry, reload};
 
-use crate::config::{LogFormat, LogSettings};
+use crate::config::{LogFormat, LogSettings, colours};
 use crate::telemetry::Telemetry;
 use event::Events;
 use journal::Journal;
@@ -99,7 +99,7 @@ fn lines(settings: &LogSettings) -> (Boxed, Option<std::io::Error>) {
         }
     }
     let lines = match settings.format {
-        LogFormat::Text => fmt::layer().with_writer(stderr).with_ansi(stderr().is_terminal()).boxed(),
+        LogFormat::Text => fmt::layer().with_writer(stderr).with_ansi(colours(&stderr())).boxed(),
         LogFormat::Json => fmt::layer().with_writer(stderr).json().flatten_event(true).boxed(),
     };
     (lines, failed)
