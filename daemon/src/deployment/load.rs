@@ -1,7 +1,6 @@
 //! A model from the disk into memory, examined on the way.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use recurve_bundle::Bundle;
 use recurve_runtime::{Library, Weights};
@@ -17,7 +16,7 @@ use crate::engine::load::{Graph, Loader};
 use crate::engine::meter::Meter;
 use crate::model::Model;
 use crate::node::{Counts, Serving};
-use crate::progress::Progress;
+use crate::progress::{Progress, Underway};
 use crate::store::Prepared;
 use crate::system::memory::available;
 use crate::weights::Warming;
@@ -42,49 +41,47 @@ pub(super) struct Means {
     pub(super) progress: Arc<Progress>,
 }
 
+/// A bundle's parts in memory, before the engine has them.
+struct Parts {
+    model: Arc<Model>,
+    graph: Graph,
+    locked: Option<Weights>,
+    _underway: Underway,
+}
+
 /// Loads a bundle that served before, and has it pass the short form of its golden test.
 pub(super) fn load(means: &Means, bundle: &Bundle) -> Result<Loaded, Error> {
     let golden = bundle.golden()?;
-    let mut outcome = Ok(());
-    let loaded = load_with(means, bundle, |graph| outcome = graph.examine_briefly(&golden))?;
-    if let Err(source) = outcome {
-        loaded.engine.shutdown(Duration::ZERO);
-        return Err(Error::Golden { bundle: bundle.digest().to_string(), source });
-    }
-    Ok(loaded)
+    // Nothing is timed, so that it takes no longer for the tokenizer that is read beside it.
+    let parts = read(means, bundle, |graph| {
+        let failed = |source| Error::Golden { bundle: bundle.digest().to_string(), source };
+        graph.examine_briefly(&golden).map_err(failed)
+    })?;
+    start(means, bundle, parts)
 }
 
 /// Loads a bundle and has it pass its golden test.
 pub(super) fn examined(means: &Means, bundle: &Bundle) -> Result<(Loaded, Prepared), DeployError> {
     let unusable = |error: Error| DeployError::Unusable(error.to_string());
     let golden = bundle.golden().map_err(|error| unusable(error.into()))?;
-    let mut outcome = None;
-    let loaded = load_with(means, bundle, |graph| {
-        outcome = Some((graph.examine(&golden), graph.kernels()));
-    });
-    let loaded = loaded.map_err(unusable)?;
-    let Some((examined, kernels)) = outcome else {
-        return Err(DeployError::Unusable("it was not examined".to_owned()));
+    let mut parts = read(means, bundle, |_| Ok(())).map_err(unusable)?;
+    // Alone, because it measures the speed.
+    let examined = parts.graph.examine(&golden)?;
+    let prepared = Prepared {
+        apart: examined.apart,
+        allowed: examined.allowed,
+        tokens_per_second: examined.tokens_per_second,
+        kernels: parts.graph.kernels().to_owned(),
     };
-    match examined {
-        Ok(examined) => {
-            let prepared = Prepared {
-                apart: examined.apart,
-                allowed: examined.allowed,
-                tokens_per_second: examined.tokens_per_second,
-                kernels: kernels.to_owned(),
-            };
-            Ok((loaded, prepared))
-        }
-        Err(error) => {
-            loaded.engine.shutdown(Duration::ZERO);
-            Err(error.into())
-        }
-    }
+    Ok((start(means, bundle, parts).map_err(unusable)?, prepared))
 }
 
-/// Loads a bundle, has the graph looked at, and starts the engine on it.
-fn load_with(means: &Means, bundle: &Bundle, look: impl FnOnce(&mut Graph)) -> Result<Loaded, Error> {
+/// Reads a bundle: tokenizer and template beside the graph, the weights, and what is `examined` with them.
+fn read(
+    means: &Means,
+    bundle: &Bundle,
+    examined: impl FnOnce(&mut Graph) -> Result<(), Error> + Send,
+) -> Result<Parts, Error> {
     let Means { library, settings, progress } = means;
     let weights = bundle.shards().map(|(_, bytes)| bytes).sum();
     if let Some(shortage) = memory::shortage(bundle, &settings.engine, available()) {
@@ -97,16 +94,27 @@ fn load_with(means: &Means, bundle: &Bundle, look: impl FnOnce(&mut Graph)) -> R
             "this machine may have too little memory for the model"
         );
     }
-    let _underway = progress.begin(&bundle.info().name, weights);
+    let underway = progress.begin(&bundle.info().name, weights);
     let loader = Loader::new(library.clone(), bundle, &settings.engine);
     let warming = Warming::start(bundle, settings.engine.lock_weights, progress)
         .map_err(|error| Error::Internal(format!("the thread that reads weights cannot be started: {error}")))?;
+    let graph = || {
+        let mut graph = loader.load()?;
+        // First the weights: a step that reads them from a disk that fails ends the process.
+        let locked = warming.finished()?;
+        examined(&mut graph)?;
+        Ok::<_, Error>((graph, locked))
+    };
     // A large tokenizer takes longer than the graph.
-    let (model, graph) = rayon::join(|| Model::from_bundle(bundle, settings.limits.clone()), || loader.load());
-    let (model, mut graph) = (Arc::new(model?), graph?);
-    // First the weights: a step that reads them from a disk that fails ends the process.
-    let locked = warming.finished()?;
-    look(&mut graph);
+    let (model, graph) = rayon::join(|| Model::from_bundle(bundle, settings.limits.clone()), graph);
+    let (model, (graph, locked)) = (Arc::new(model?), graph?);
+    Ok(Parts { model, graph, locked, _underway: underway })
+}
+
+/// Starts the engine on a bundle's parts.
+fn start(means: &Means, bundle: &Bundle, parts: Parts) -> Result<Loaded, Error> {
+    let settings = &means.settings;
+    let Parts { model, graph, locked, _underway } = parts;
     let admission = Admission::new(settings.engine.queue, settings.engine.slots);
     let meter = Arc::new(Meter::default());
     let kernels = graph.kernels();
