@@ -82,10 +82,15 @@ async fn roles_come_from_a_list_and_refusals_name_the_turn() {
 }
 
 /// Templates that no daemon may serve, and a part of the reason.
-fn unusable() -> [(&'static str, String, &'static str); 4] {
+fn unusable() -> [(&'static str, String, &'static str); 5] {
     [
         ("a syntax error", "{% if %}".to_owned(), "is not valid"),
         ("a chain of 8,000 operators", format!("{{{{ {}1 }}}}", "1+".repeat(8000)), "allowed are 4096"),
+        (
+            "a chain of operators behind a raw block",
+            format!("{{% raw %}}{{{{ '{{% endraw %}}{{{{ {}1 }}}}{{# ' #}}", "1+".repeat(60_000)),
+            "allowed are 4096",
+        ),
         ("a template that always fails", "{{ nothing.at.all }}".to_owned(), "failed"),
         (
             "an endless template",

@@ -44,11 +44,19 @@ pub fn encode_chat(tokenizer: &Tokenizer, template: &Template, messages: &[Messa
         return Err(TemplateError::LooksInside.into());
     }
     let segments = control.segments(&masked);
-    let tokens = |segments: &[Segment]| segments.iter().filter(|segment| matches!(segment, Segment::Token(_))).count();
-    if tokens(&segments) == tokens(&control.segments(&text)) {
+    if shape(&masked, &segments) == shape(&text, &control.segments(&text)) {
         return Ok(tokenizer.encode(&text, ControlTokens::Read, false)?);
     }
     Ok(tokenizer.encode_segments(&segments, |range| mask.take_off(&masked[range.clone()]))?)
+}
+
+/// The control tokens of a text by their ids, and the characters between them by their number.
+fn shape(text: &str, segments: &[Segment]) -> Vec<(Option<u32>, usize)> {
+    let part = |segment: &Segment| match segment {
+        Segment::Token(id) => (Some(*id), 0),
+        Segment::Text(range) => (None, text[range.clone()].chars().count()),
+    };
+    segments.iter().map(part).collect()
 }
 
 #[cfg(test)]
@@ -56,9 +64,10 @@ mod tests {
     use std::sync::Arc;
 
     use proptest::prelude::*;
+    use serde_json::json;
 
     use super::*;
-    use crate::fixture::{FIRST_BYTE, GEMMA_LIKE, START_OF_TURN, gemma_like, messages};
+    use crate::fixture::{FIRST_BYTE, GEMMA_LIKE, START_OF_TURN, gemma_like, gemma_like_json, messages};
 
     fn template(source: &str) -> Template {
         Template::new(source.into(), "<bos>".into(), "<eos>".into()).unwrap()
@@ -95,6 +104,24 @@ mod tests {
         ] {
             assert_eq!(encode(&turns), rendered_whole(&turns), "{turns:?}");
         }
+    }
+
+    #[test]
+    fn content_does_not_become_a_part_of_a_longer_control_token() {
+        let mut file = gemma_like_json();
+        let first = file["model"]["vocab"].as_object().unwrap().len();
+        for (id, content) in (first..).zip(["<a>", "<b>", "<a><b>"]) {
+            file["added_tokens"]
+                .as_array_mut()
+                .unwrap()
+                .push(json!({"id": id, "content": content, "single_word": false,
+                "lstrip": false, "rstrip": false, "normalized": false, "special": true}));
+        }
+        let tokenizer = Tokenizer::from_json(&serde_json::to_vec(&file).unwrap(), "").unwrap();
+        let [a, b, both] = [0, 1, 2].map(|offset| u32::try_from(first + offset).unwrap());
+        let ids =
+            encode_chat(&tokenizer, &template("{{ messages[0].content }}<b>"), &messages(&[("user", "<a>")])).unwrap();
+        assert!(ids.ends_with(&[b]) && !ids.contains(&both) && !ids.contains(&a), "{ids:?}");
     }
 
     #[test]

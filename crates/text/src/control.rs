@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 use std::ops::Range;
 
 use aho_corasick::{AhoCorasick, MatchKind};
+use serde_json::Value;
 use tokenizers::AddedToken;
 
 /// The control tokens of a tokenizer.
@@ -54,6 +55,24 @@ impl Control {
             ),
         };
         Ok(Self { finder, tokens, delimiters: delimiters.into_iter().collect() })
+    }
+
+    /// A control token that other characters can become when `normalizer` (the part of `tokenizer.json`) has changed them: the
+    /// tokenizer looks for tokens marked `normalized` only then. Gemma's normalizer, which replaces the space by "▁", makes none.
+    pub(crate) fn made_by_normalizer(&self, normalizer: &Value) -> Option<&str> {
+        let marked = self.tokens.iter().find(|(_, token)| token.normalized && !self.harmless(normalizer));
+        marked.map(|(_, token)| token.content.as_str())
+    }
+
+    /// Whether a normalizer writes no character that a control token has.
+    fn harmless(&self, normalizer: &Value) -> bool {
+        let part_of_token = |c: char| self.tokens.iter().any(|(_, token)| token.content.contains(c));
+        match (normalizer["type"].as_str(), &normalizer["content"], &normalizer["normalizers"]) {
+            (None, ..) => normalizer.is_null(),
+            (Some("Replace"), Value::String(content), _) => !content.contains(part_of_token),
+            (Some("Sequence"), _, Value::Array(parts)) => parts.iter().all(|part| self.harmless(part)),
+            _ => false,
+        }
     }
 
     /// The control tokens, in the order of their ids.

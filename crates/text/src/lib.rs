@@ -8,6 +8,7 @@ mod bounded;
 mod chat;
 mod control;
 mod detokenize;
+mod file;
 #[cfg(any(test, feature = "fixture"))]
 pub mod fixture;
 mod functions;

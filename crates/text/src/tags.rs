@@ -3,21 +3,97 @@
 /// Bytes of the longest tag (`{{ … }}` or `{% … %}`), the strings in it not counted. A tag that does not end counts up to
 /// the end of the template.
 pub(crate) fn longest(source: &str) -> usize {
-    let mut longest = 0;
-    let mut rest = source.as_bytes();
-    while let Some(at) = rest.windows(2).position(|pair| matches!(pair, b"{{" | b"{%" | b"{#")) {
-        let kind = rest[at + 1];
-        rest = &rest[at + 2..];
-        if kind == b'#' {
-            let end = rest.windows(2).position(|pair| pair == b"#}").map_or(rest.len(), |end| end + 2);
-            rest = &rest[end..];
-        } else {
-            let (counted, end) = measure(rest, if kind == b'{' { b"}}" } else { b"%}" });
-            longest = longest.max(counted);
-            rest = &rest[end..];
+    let counted = |part| match part {
+        Part::Tag { counted, .. } => counted,
+        Part::Text(_) => 0,
+    };
+    Parts { rest: source }.map(counted).max().unwrap_or_default()
+}
+
+/// A template without the tags `{% generation %}` and `{% endgeneration %}`, by which Hugging Face's templates mark what the
+/// model wrote. Rendering takes no notice of them, but other template engines do not know them: each becomes a block that is
+/// always rendered. Marks for white space stay.
+pub(crate) fn without_generation(source: &str) -> String {
+    let mut out = String::with_capacity(source.len());
+    for part in (Parts { rest: source }) {
+        match part {
+            Part::Text(text) => out.push_str(text),
+            Part::Tag { tag, .. } => {
+                let word = tag.strip_prefix("{%").and_then(|tag| tag.strip_suffix("%}")).unwrap_or_default();
+                match word.trim_matches(|c: char| c.is_whitespace() || c == '-' || c == '+') {
+                    "generation" => out.push_str(&tag.replacen("generation", "if true", 1)),
+                    "endgeneration" => out.push_str(&tag.replacen("endgeneration", "endif", 1)),
+                    _ => out.push_str(tag),
+                }
+            }
         }
     }
-    longest
+    out
+}
+
+/// A part of a template, as the lexer of `minijinja` splits it.
+enum Part<'s> {
+    /// Text, a comment, or a raw block (`{% raw %} … {% endraw %}`): nothing in it is a tag.
+    Text(&'s str),
+    /// A tag with its delimiters, and its bytes between them without its strings.
+    Tag { tag: &'s str, counted: usize },
+}
+
+/// The parts of a template: together they are the whole.
+struct Parts<'s> {
+    rest: &'s str,
+}
+
+impl<'s> Iterator for Parts<'s> {
+    type Item = Part<'s>;
+
+    fn next(&mut self) -> Option<Part<'s>> {
+        let rest = self.rest;
+        let begins = |at: &usize| matches!(&rest.as_bytes()[*at..*at + 2], b"{{" | b"{%" | b"{#");
+        let (part, end) = match (0..rest.len().saturating_sub(1)).find(begins) {
+            None if rest.is_empty() => return None,
+            None => (Part::Text(rest), rest.len()),
+            Some(at @ 1..) => (Part::Text(&rest[..at]), at),
+            Some(0) => {
+                let opened = &rest[2..];
+                let kind = rest.as_bytes()[1];
+                let verbatim = match kind {
+                    b'#' => Some(opened.find("#}").map_or(rest.len(), |end| 2 + end + 2)),
+                    b'%' => basic(opened, "raw").map(|begin| end_of_raw(rest, 2 + begin)),
+                    _ => None,
+                };
+                match verbatim {
+                    Some(end) => (Part::Text(&rest[..end]), end),
+                    None => {
+                        let (counted, end) = measure(opened.as_bytes(), if kind == b'{' { b"}}" } else { b"%}" });
+                        (Part::Tag { tag: &rest[..2 + end], counted }, 2 + end)
+                    }
+                }
+            }
+        };
+        self.rest = &rest[end..];
+        Some(part)
+    }
+}
+
+/// Whether a tag that was opened is this word alone, and the bytes up to its end.
+fn basic(opened: &str, word: &str) -> Option<usize> {
+    let space = |c: char| c.is_ascii_whitespace();
+    let signed = opened.strip_prefix(['-', '+']).unwrap_or(opened);
+    let after = signed.trim_start_matches(space).strip_prefix(word)?.trim_start_matches(space);
+    let closed = after.strip_prefix(['-', '+']).unwrap_or(after).strip_prefix("%}")?;
+    Some(opened.len() - closed.len())
+}
+
+/// Where the raw block ends whose content begins at `at`.
+fn end_of_raw(source: &str, mut at: usize) -> usize {
+    while let Some(open) = source[at..].find("{%") {
+        at += open + 2;
+        if let Some(end) = basic(&source[at..], "endraw") {
+            return at + end;
+        }
+    }
+    source.len()
 }
 
 /// The counted bytes of a tag that has begun, and where it ends.
@@ -49,28 +125,6 @@ fn end_of_string(tag: &[u8], mut at: usize, quote: u8) -> usize {
     (at + 1).min(tag.len())
 }
 
-/// A template without the tags `{% generation %}` and `{% endgeneration %}`, by which Hugging Face's templates mark what the
-/// model wrote. Rendering takes no notice of them, but other template engines do not know them: each becomes a block that is
-/// always rendered. Marks for white space stay.
-pub(crate) fn without_generation(source: &str) -> String {
-    let mut out = String::with_capacity(source.len());
-    let mut rest = source;
-    while let Some(at) = rest.find("{%") {
-        let (before, tag) = rest.split_at(at);
-        let Some(end) = tag.find("%}") else { break };
-        let inner = &tag[2..end];
-        let word = inner.trim_matches(|c: char| c.is_whitespace() || c == '-' || c == '+');
-        let replaced = match word {
-            "generation" => inner.replacen("generation", "if true", 1),
-            "endgeneration" => inner.replacen("endgeneration", "endif", 1),
-            _ => inner.to_owned(),
-        };
-        out.extend([before, "{%", &replaced, "%}"]);
-        rest = &tag[end + 2..];
-    }
-    out + rest
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -88,6 +142,10 @@ mod tests {
             ("{{ unended", 8),
             ("{{ 'unended", 1),
             ("{{ '\\", 1),
+            ("{% raw %}{{ '{% endraw %}{{ 1 + 1 + 1 + 1 }}{# ' #}", 15),
+            ("{%- raw -%}{{ '{%- endraw +%}{{ 12 }}", 4),
+            ("{% raw %}{{ a longer one }}{% endraw", 0),
+            ("{% rawer %}{{ 1 }}", 7),
         ] {
             assert_eq!(longest(source), expected, "{source}");
         }
@@ -104,6 +162,12 @@ mod tests {
             ),
             ("{{ '%}' }} é {% set x = 'generation' %}", "{{ '%}' }} é {% set x = 'generation' %}"),
             ("{% generation", "{% generation"),
+            ("{# {% generation %} #}{% generation %}", "{# {% generation %} #}{% if true %}"),
+            (
+                "{% raw %}{% generation %}{% endraw %}é{% generation %}",
+                "{% raw %}{% generation %}{% endraw %}é{% if true %}",
+            ),
+            ("{{ '{% generation %}' }}", "{{ '{% generation %}' }}"),
             ("", ""),
         ] {
             assert_eq!(without_generation(source), expected);

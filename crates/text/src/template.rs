@@ -48,6 +48,9 @@ pub enum TemplateError {
          send the conversation without them"
     )]
     LooksInside,
+    /// The system gives no thread to work on: this machine is at fault, for a moment.
+    #[error("{0}")]
+    NoThread(String),
     /// The template failed, or did more than a template should.
     #[error("chat_template.jinja failed: {0}")]
     Failed(String),
@@ -69,7 +72,7 @@ impl Template {
             return Err(TemplateError::Malformed(problem));
         }
         let environment = bounded::run(|| compile(&source)).map_err(|error| match error {
-            BoundedError::Thread(_) => TemplateError::Failed(error.to_string()),
+            BoundedError::Thread(_) => TemplateError::NoThread(error.to_string()),
             BoundedError::Panicked(_) => TemplateError::Malformed(error.to_string()),
         })?;
         let environment = environment.map_err(|error| TemplateError::Malformed(describe(&error)))?;
@@ -109,8 +112,10 @@ impl Template {
     /// The template refuses the conversation, without naming the turn, or fails.
     pub fn render_once(&self, messages: &[Message], reply: bool) -> Result<String, TemplateError> {
         // Values that a template nests into each other are dropped recursively, so that this, too, needs a known stack.
-        bounded::run(|| self.render_here(messages, reply))
-            .unwrap_or_else(|error| Err(TemplateError::Failed(error.to_string())))
+        bounded::run(|| self.render_here(messages, reply)).unwrap_or_else(|error| match error {
+            BoundedError::Thread(_) => Err(TemplateError::NoThread(error.to_string())),
+            BoundedError::Panicked(_) => Err(TemplateError::Failed(error.to_string())),
+        })
     }
 
     fn render_here(&self, messages: &[Message], reply: bool) -> Result<String, TemplateError> {

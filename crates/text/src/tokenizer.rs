@@ -4,14 +4,16 @@ use std::fmt;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
-use serde_json::{Value, to_value};
+use serde_json::to_value;
 use tokenizers::decoders::DecoderWrapper;
-use tokenizers::{AddedVocabulary, Decoder, Model, OffsetReferential, OffsetType, PreTokenizedString, PreTokenizer};
+use tokenizers::{
+    AddedVocabulary, Decoder, Encoding, Model, OffsetReferential, OffsetType, PreTokenizedString, PreTokenizer, Token,
+};
 
 use crate::bounded;
 use crate::control::{Control, Segment};
 use crate::detokenize::Detokenizer;
-use crate::pattern;
+use crate::{file, pattern};
 
 /// A tokenizer of the Gemma family: BPE with "▁" for the space and tokens such as `<0xE2>` for single bytes.
 pub struct Tokenizer {
@@ -65,6 +67,12 @@ pub enum TokenizerError {
          ByteFallback and Fuse"
     )]
     Decoder(&'static str),
+    /// Text could become a control token by the normalizer.
+    #[error(
+        "the control token {0:?} of tokenizer.json is marked \"normalized\", so that the file's normalizer can make it of other \
+         characters: set \"normalized\" to false for it, as Gemma's tokenizers have it"
+    )]
+    Normalized(String),
     /// The text could not be encoded.
     #[error("the text cannot be tokenized: {0}")]
     Encode(String),
@@ -89,19 +97,22 @@ impl Tokenizer {
 
     fn read(text: &str, template: &str) -> Result<Self, TokenizerError> {
         let malformed = |error: &dyn fmt::Display| TokenizerError::Malformed(error.to_string());
-        let mut inner: tokenizers::Tokenizer = text.parse().map_err(|error| malformed(&error))?;
+        let mut inner = file::read(text).map_err(|error| malformed(&error))?;
         // Prompts are refused for their length, and never cut or filled up.
         inner.with_truncation(None).map_err(|error| malformed(&error))?;
         inner.with_padding(None);
-        for part in
-            [to_value(inner.get_normalizer()), to_value(inner.get_pre_tokenizer()), to_value(inner.get_decoder())]
-        {
-            let part: Value = part.map_err(|error| malformed(&error))?;
-            pattern::check(&part).map_err(|(pattern, reason)| TokenizerError::Pattern { pattern, reason })?;
+        let normalizer = to_value(inner.get_normalizer()).map_err(|error| malformed(&error))?;
+        let pre_tokenizer = to_value(inner.get_pre_tokenizer()).map_err(|error| malformed(&error))?;
+        let decoder = to_value(inner.get_decoder()).map_err(|error| malformed(&error))?;
+        for part in [&normalizer, &pre_tokenizer, &decoder] {
+            pattern::check(part).map_err(|(pattern, reason)| TokenizerError::Pattern { pattern, reason })?;
         }
         let byte_fallback = falls_back_to_bytes(inner.get_decoder())?;
         let added = inner.get_added_tokens_decoder();
         let control = Control::new(added.into_iter(), template).map_err(|error| malformed(&error))?;
+        if let Some(token) = control.made_by_normalizer(&normalizer) {
+            return Err(TokenizerError::Normalized(token.to_owned()));
+        }
         let mut plain = inner.get_added_vocabulary().clone();
         let marked = control.tokens().iter().map(|(_, token)| token.clone().special(true));
         plain
@@ -110,7 +121,7 @@ impl Tokenizer {
         plain.set_encode_special_tokens(true);
         let tokenizer = Self { inner, control, plain, byte_fallback };
         // A part that can be read but not run shows only when it is used.
-        tokenizer.encode("a", ControlTokens::Read, false).map_err(|error| malformed(&error))?;
+        tokenizer.encode("a", ControlTokens::Read, true).map_err(|error| malformed(&error))?;
         Ok(tokenizer)
     }
 
@@ -121,19 +132,13 @@ impl Tokenizer {
     /// # Errors
     /// The tokenizer has no token for a part of the text.
     pub fn encode(&self, text: &str, control: ControlTokens, special: bool) -> Result<Vec<u32>, TokenizerError> {
-        match control {
-            ControlTokens::Read => self.encode_with(self.inner.get_added_vocabulary(), text, special),
+        let ids = match control {
             ControlTokens::AsText if self.control.may_hold(text) => {
-                let ids = self.encode_with(&self.plain, text, false)?;
-                let mut ids = self.without_control(ids)?;
-                if special {
-                    let added = self.encode_with(&self.plain, "", true)?;
-                    ids.splice(0..0, added);
-                }
-                Ok(ids)
+                self.without_control(self.encode_with(&self.plain, text)?)?
             }
-            ControlTokens::AsText => self.encode_with(self.inner.get_added_vocabulary(), text, special),
-        }
+            ControlTokens::AsText | ControlTokens::Read => self.encode_with(self.inner.get_added_vocabulary(), text)?,
+        };
+        if special { self.with_special(ids) } else { Ok(ids) }
     }
 
     /// The ids of the segments of a text: control tokens by their ids, and text between them as `text_of` gives it.
@@ -195,29 +200,26 @@ impl Tokenizer {
         }
     }
 
-    /// The ids of a text, by these added tokens. Panics of the crate are errors.
-    fn encode_with(&self, added: &AddedVocabulary, text: &str, special: bool) -> Result<Vec<u32>, TokenizerError> {
-        let encode = || {
+    /// The ids of a text, by these added tokens.
+    fn encode_with(&self, added: &AddedVocabulary, text: &str) -> Result<Vec<u32>, TokenizerError> {
+        guarded(|| {
             let mut pieces: PreTokenizedString = added.extract_and_normalize(self.inner.get_normalizer(), text);
             if let Some(pre_tokenizer) = self.inner.get_pre_tokenizer() {
                 pre_tokenizer.pre_tokenize(&mut pieces)?;
             }
             self.inner.get_model().tokenize_in_pretokenized(&mut pieces, None)?;
-            if !special {
-                let splits = pieces.get_splits(OffsetReferential::Normalized, OffsetType::None);
-                return Ok(splits
-                    .iter()
-                    .flat_map(|(_, _, tokens)| tokens.iter().flatten())
-                    .map(|token| token.id)
-                    .collect());
-            }
-            let encoding = pieces.into_encoding(None, 0, OffsetType::None)?;
+            let splits = pieces.get_splits(OffsetReferential::Normalized, OffsetType::None);
+            Ok(splits.iter().flat_map(|(_, _, tokens)| tokens.iter().flatten()).map(|token| token.id).collect())
+        })
+    }
+
+    /// These ids and the tokens that the tokenizer adds by itself, at the front, at the end or both.
+    fn with_special(&self, ids: Vec<u32>) -> Result<Vec<u32>, TokenizerError> {
+        guarded(|| {
+            let token = |id| Token::new(id, String::new(), (0, 0));
+            let encoding = Encoding::from_tokens(ids.into_iter().map(token).collect(), 0);
             self.inner.post_process(encoding, None, true).map(|encoding| encoding.get_ids().to_vec())
-        };
-        let result: Result<tokenizers::Result<Vec<u32>>, _> = std::panic::catch_unwind(AssertUnwindSafe(encode));
-        result
-            .map_err(|panic| TokenizerError::Encode(bounded::words(panic.as_ref())))?
-            .map_err(|error| TokenizerError::Encode(error.to_string()))
+        })
     }
 
     /// Ids of a text in which a control token that merges led to is written by its single characters.
@@ -231,7 +233,7 @@ impl Tokenizer {
                 None => split.push(id),
                 Some(content) => {
                     for character in content.chars() {
-                        split.extend(self.encode_with(&self.plain, character.encode_utf8(&mut [0; 4]), false)?);
+                        split.extend(self.encode_with(&self.plain, character.encode_utf8(&mut [0; 4]))?);
                     }
                 }
             }
@@ -247,6 +249,13 @@ impl Tokenizer {
         text.push_str(&detokenizer.flush());
         text
     }
+}
+
+/// Runs the crate's code; its panics are errors.
+fn guarded(work: impl FnOnce() -> tokenizers::Result<Vec<u32>>) -> Result<Vec<u32>, TokenizerError> {
+    std::panic::catch_unwind(AssertUnwindSafe(work))
+        .map_err(|panic| TokenizerError::Encode(bounded::words(panic.as_ref())))?
+        .map_err(|error| TokenizerError::Encode(error.to_string()))
 }
 
 /// The byte that a token such as `<0xE2>` stands for.
@@ -279,7 +288,7 @@ fn falls_back_to_bytes(decoder: Option<&DecoderWrapper>) -> Result<bool, Tokeniz
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
+    use serde_json::{Value, json};
 
     use super::*;
     use crate::fixture::{BOS, FIRST_BYTE, START_OF_TURN, gemma_like, gemma_like_json};
@@ -344,6 +353,24 @@ mod tests {
     }
 
     #[test]
+    fn tokens_that_the_tokenizer_adds_stand_at_both_ends() {
+        let mut file = gemma_like_json();
+        file["post_processor"]["single"]
+            .as_array_mut()
+            .unwrap()
+            .push(json!({"SpecialToken": {"id": "<eos>", "type_id": 0}}));
+        file["post_processor"]["special_tokens"]["<eos>"] = json!({"id": "<eos>", "ids": [1], "tokens": ["<eos>"]});
+        let tokenizer = read(&file).unwrap();
+        for text in ["", "the hat", "<bos>the<eos> hat"] {
+            for control in [ControlTokens::AsText, ControlTokens::Read] {
+                let ids = tokenizer.encode(text, control, false).unwrap();
+                let with = tokenizer.encode(text, control, true).unwrap();
+                assert_eq!(with, [&[BOS][..], &ids, &[1]].concat(), "{text:?} {control:?}");
+            }
+        }
+    }
+
+    #[test]
     fn a_control_token_that_merges_lead_to_is_written_by_its_characters() {
         let mut file = gemma_like_json();
         let merged = file["model"]["vocab"].as_object().unwrap().len();
@@ -384,6 +411,32 @@ mod tests {
         file["pre_tokenizer"]["pattern"] = json!({"Regex": "(?:a(?!x)|aa(?!x))+c"});
         let error = read(&file).unwrap_err().to_string();
         assert!(error.contains("(?:a(?!x)|aa(?!x))+c") && error.contains("gives up"), "{error}");
+    }
+
+    #[test]
+    fn a_control_token_that_a_normalizer_can_make_is_refused() {
+        let with = |normalizer: Value, normalized: bool| {
+            let mut file = gemma_like_json();
+            file["normalizer"] = normalizer;
+            file["added_tokens"][START_OF_TURN as usize]["normalized"] = json!(normalized);
+            read(&file)
+        };
+        let replace = |from: &str, to: &str| json!({"type": "Replace", "pattern": {"String": from}, "content": to});
+        let nfkc = || json!({"type": "Sequence", "normalizers": [replace(" ", "▁"), {"type": "NFKC"}]});
+        for (normalizer, normalized, allowed) in [
+            (replace(" ", "▁"), true, true),
+            (json!(null), true, true),
+            (nfkc(), false, true),
+            (nfkc(), true, false),
+            (replace("＜", "<"), true, false),
+            (json!({"type": "Lowercase"}), true, false),
+        ] {
+            let read = with(normalizer.clone(), normalized);
+            assert_eq!(read.is_ok(), allowed, "{normalizer} {normalized}: {:?}", read.err());
+            if let Err(error) = read {
+                assert!(error.to_string().contains("\"normalized\""), "{error}");
+            }
+        }
     }
 
     #[test]

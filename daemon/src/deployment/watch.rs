@@ -262,7 +262,8 @@ async fn reads(model: &Arc<Model>) -> Result<(), String> {
                 | RequestError::NoChatTemplate
                 | RequestError::TemplateRefused { .. }
                 | RequestError::Invalid(_)
-                | RequestError::Busy { .. },
+                | RequestError::Busy { .. }
+                | RequestError::Shortage(_),
             ) => {}
         }
     }

@@ -58,6 +58,7 @@ fn of_request(error: &RequestError) -> Cause {
         // A text can be chosen so that a tokenizer or a template fails. Whether they fail at all texts, the daemon's own probe
         // finds out.
         | RequestError::Bundle(_) => Cause::Caller,
+        RequestError::Shortage(_) => Cause::Device,
     }
 }
 
@@ -93,6 +94,7 @@ mod tests {
             (CallError::Request(RequestError::TemplateRefused { words: "x".into(), turn: None }), Caller),
             (CallError::Request(RequestError::Busy { limit: 16 }), Caller),
             (CallError::Request(RequestError::Bundle("x".into())), Caller),
+            (CallError::Request(RequestError::Shortage("x".into())), Device),
             (CallError::Failed(Failure::Adjusted { position: 3 }), Caller),
             (CallError::Failed(Failure::Deadline), Caller),
             (CallError::Failed(Failure::Stalled { seconds: 30 }), Caller),

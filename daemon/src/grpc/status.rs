@@ -148,7 +148,7 @@ impl CallError {
             Self::Field { field, words } => {
                 details.add_bad_request_violation(*field, words);
             }
-            Self::Request(RequestError::Busy { .. }) => {
+            Self::Request(RequestError::Busy { .. } | RequestError::Shortage(_)) => {
                 details.set_retry_info(Some(BUSY_RETRY));
             }
             Self::Refused(Refusal::QueueFull { retry_after, .. }) => {
@@ -178,7 +178,9 @@ impl CallError {
                     RequestError::TemplateRefused { .. } => (Code::InvalidArgument, reason::TEMPLATE_REFUSED),
                     RequestError::NoTokenizer => (Code::FailedPrecondition, reason::NO_TOKENIZER),
                     RequestError::NoChatTemplate => (Code::FailedPrecondition, reason::NO_CHAT_TEMPLATE),
-                    RequestError::Busy { .. } => (Code::ResourceExhausted, reason::QUEUE_FULL),
+                    RequestError::Busy { .. } | RequestError::Shortage(_) => {
+                        (Code::ResourceExhausted, reason::QUEUE_FULL)
+                    }
                     RequestError::Bundle(_) => (Code::Internal, reason::BUNDLE_UNUSABLE),
                 };
                 (code, reason, error.to_string())
@@ -321,6 +323,7 @@ mod tests {
                 reason::TEMPLATE_REFUSED,
             ),
             (CallError::Request(RequestError::Busy { limit: 16 }), Code::ResourceExhausted, reason::QUEUE_FULL),
+            (CallError::Request(RequestError::Shortage("x".into())), Code::ResourceExhausted, reason::QUEUE_FULL),
             (CallError::Request(RequestError::Bundle("x".into())), Code::Internal, reason::BUNDLE_UNUSABLE),
             (CallError::Refused(full), Code::ResourceExhausted, reason::QUEUE_FULL),
             (CallError::Refused(Refusal::ShuttingDown), Code::Unavailable, reason::SHUTTING_DOWN),

@@ -134,6 +134,7 @@ fn refused_chat(error: ChatError) -> RequestError {
         ChatError::Template(error @ (TemplateError::LooksInside | TemplateError::Failed(_))) => {
             RequestError::invalid("chat.messages", error.to_string())
         }
+        ChatError::Template(error @ TemplateError::NoThread(_)) => RequestError::Shortage(error.to_string()),
         ChatError::Template(error @ TemplateError::Malformed(_)) => RequestError::Bundle(error.to_string()),
         ChatError::Tokenizer(error) => RequestError::Bundle(error.to_string()),
     }

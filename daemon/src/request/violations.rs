@@ -38,6 +38,9 @@ pub enum RequestError {
         /// Texts that may wait.
         limit: usize,
     },
+    /// The system has no memory or no thread for it at the moment.
+    #[error("this node has too little memory for this request at the moment ({0}): ask again, or ask another node")]
+    Shortage(String),
     /// Tokenizer or template failed, or the bundle's parts do not fit together.
     #[error("{0}")]
     Bundle(String),
