@@ -9,6 +9,8 @@ pub(super) const COLLECTOR_AWAY: &str = "collector-away";
 pub(super) const HISTORY_IN_MEMORY: &str = "history-in-memory";
 /// What is stored of a model is damaged.
 pub(crate) const MODEL_DAMAGED: &str = "model-damaged";
+/// What is kept of trust is damaged.
+pub(crate) const TRUST_DAMAGED: &str = "trust-damaged";
 /// The state directory was removed or replaced.
 pub(crate) const STATE_GONE: &str = "state-gone";
 

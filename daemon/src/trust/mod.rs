@@ -38,10 +38,8 @@ pub(crate) use files::MOST;
 use record::Trusted;
 
 use crate::config::TrustSettings;
-use crate::store::{Store, StoreError, disk};
+use crate::store::{SELF, Store, StoreError, disk};
 
-/// Who the daemon itself is, in the audit.
-const SELF: &str = "recurved";
 /// 2026-01-01: a clock that says an earlier time was never set. In seconds since 1970.
 pub const EARLIEST: u64 = 1_767_225_600;
 /// Clocks are set back by as much while they are kept in step.
@@ -222,6 +220,7 @@ impl Trust {
 
     fn reset_clock_at(&self, now: DateTime<Utc>, who: &str) -> Result<(), TrustError> {
         let mut trusted = self.lock();
+        self.undamaged()?;
         let known = trusted.as_ref().ok_or(TrustError::NoRoot)?.stored.known_time;
         let Some(known) = known.filter(|known| *known > now) else { return Ok(()) };
         let earliest = DateTime::from_timestamp(EARLIEST.cast_signed(), 0).unwrap_or_default();
@@ -309,6 +308,11 @@ impl Trust {
     fn mode_with(&self, root: bool) -> Mode {
         let enforced = self.reachable || root || self.damaged.is_some();
         self.mode.unwrap_or(if enforced { Mode::Enforce } else { Mode::Off })
+    }
+
+    /// The damage to what is kept, in words, where there is any.
+    pub fn damage(&self) -> Option<String> {
+        self.undamaged().err().map(|error| error.to_string())
     }
 
     fn undamaged(&self) -> Result<(), TrustError> {

@@ -203,6 +203,7 @@ fn is_closed(trust: &Trust) {
         trust.check_back(bundle(), 8, "x"),
         trust.install(root.as_bytes(), "x"),
         trust.update(Err(TrustError::NoRoot), "x"),
+        trust.reset_clock("x"),
     ];
     for error in refused {
         assert!(matches!(error, Err(TrustError::Damaged { .. })), "{error:?}");
