@@ -114,7 +114,12 @@ impl From<RegistryError> for Failure {
 
 impl From<BundleError> for Failure {
     fn from(error: BundleError) -> Self {
-        match error {
+        match &error {
+            // A bundle's own files are missing under its directory; this is the path that was given.
+            BundleError::Missing { path, .. } if path.is_file() => Self::Damaged(format!(
+                "{}: is a file, and a bundle is a directory: name the directory that `agent-cli export` or `agent-cli pull` wrote",
+                path.display()
+            )),
             BundleError::Missing { .. } | BundleError::Io { .. } => Self::Failed(error.to_string()),
             _ => Self::Damaged(error.to_string()),
         }
@@ -143,6 +148,10 @@ pub(crate) fn help() -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
+    use recurve_bundle::Bundle;
+
     use super::*;
 
     #[test]
@@ -164,6 +173,19 @@ mod tests {
             let code = failure.code();
             assert!(CODES.iter().any(|(known, _)| *known == code), "{failure:?}");
         }
+    }
+
+    #[test]
+    fn a_file_in_the_place_of_a_bundle_is_called_a_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let failure = |path: &Path| Failure::from(Bundle::open(path).unwrap_err());
+        let missing = dir.path().join("nowhere");
+        assert!(matches!(failure(&missing), Failure::Failed(text) if text.contains("nowhere: not found")));
+        assert!(matches!(failure(dir.path()), Failure::Failed(text) if text.contains("oci-layout: not found")));
+        let file = dir.path().join("model.tar");
+        std::fs::write(&file, "").unwrap();
+        let Failure::Damaged(text) = failure(&file) else { panic!("{:?}", failure(&file)) };
+        assert!(text.contains("model.tar: is a file, and a bundle is a directory"), "{text}");
     }
 
     #[test]

@@ -11,7 +11,6 @@ mod interrupt;
 mod output;
 mod parse;
 mod report;
-mod shell;
 mod status;
 mod target;
 mod terminal;

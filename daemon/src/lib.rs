@@ -1,6 +1,6 @@
 //! The daemon: serves a RecurrentGemma bundle over gRPC.
 //!
-//! A token's way: [`grpc`] reads a call, [`request`] checks it, [`tokenizer`] and [`template`] make tokens of it,
+//! A token's way: [`grpc`] reads a call, [`request`] checks it, [`recurve_text`] makes tokens of it,
 //! [`admission`] queues it, [`engine`] computes, and the answer streams back through [`grpc`].
 
 pub mod admission;
@@ -46,7 +46,7 @@ use crate::operate::Operations;
 use crate::store::{Pulls, Store, StoreError};
 use crate::system::announce;
 use crate::system::service::{self, Service};
-use crate::telemetry::{Started, Telemetry};
+use crate::telemetry::{Started, Telemetry, alarm};
 use crate::trust::{Trust, TrustError};
 
 /// Time for clients to take the end of their answers, after the engine's grace period.
@@ -212,6 +212,7 @@ async fn serve(
 ) -> Result<(), Error> {
     let Control { shutdown, mut reloads } = control;
     let trust = open_trust(&settings, store.clone()).await?;
+    node.telemetry().set_alarm(alarm::TRUST_DAMAGED, trust.as_ref().and_then(|trust| trust.damage()));
     let _clock = trust.as_ref().map(Trust::follow_clock);
     let (orders, mut inbox) = mpsc::channel(ORDERS);
     let models = store.clone().zip(trust.clone()).map(|(store, trust)| {

@@ -1,6 +1,9 @@
 //! Mutual TLS: over TCP, who has a certificate of the authority is heard, nobody else is.
 
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
 use std::path::Path;
+use std::time::Instant;
 
 use rcgen::{
     BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, PKCS_ECDSA_P256_SHA256, date_time_ymd,
@@ -203,6 +206,32 @@ fn certificates_for_a_daemon_without_tls_are_not_blamed() {
     let plain = run(&mut agent_cli(&["models", "--on", &daemon.address]));
     assert!(plain.stderr.contains("only operators may do this"), "{}", plain.stderr);
     assert!(daemon.stop().success());
+}
+
+#[test]
+fn many_clients_that_speak_tls_where_it_is_not_used_fill_no_log() {
+    // The beginning of a TLS record, as long as what the daemon reads first.
+    let mut hello = [0_u8; 24];
+    hello[..3].copy_from_slice(&[0x16, 0x03, 0x01]);
+    let dir = tempfile::tempdir().unwrap();
+    let daemon = Setup::managed(&dir.path().join("state")).tcp().start();
+    let begun = Instant::now();
+    for _ in 0..20 {
+        let mut stream = TcpStream::connect(&daemon.address).unwrap();
+        stream.write_all(&hello).unwrap();
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer).unwrap();
+        assert!(!answer.is_empty(), "each client is told");
+    }
+    let most = 1 + begun.elapsed().as_secs() / 10;
+    daemon.terminate();
+    daemon.wait_for("stopped");
+    let lines = daemon.lines(
+        "connection closed: the client speaks TLS, and this address does not use it (tls.certificate, tls.key and tls.clients \
+         switch it on for TCP)",
+    );
+    assert!((1..=most).contains(&(lines.len() as u64)), "{} lines, at most {most} expected", lines.len());
+    assert!(daemon.ended().success());
 }
 
 #[test]

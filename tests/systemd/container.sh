@@ -16,7 +16,7 @@ container_start() {
     container=$!
     until_so 60 container_leader >>"$log" 2>&1 || unable "the container does not start: $(tail -c 500 "$run/console")"
     until_so 60 on 'systemctl is-system-running --wait >/dev/null; systemctl is-active -q multi-user.target' >>"$log" 2>&1 ||
-        unable "systemd does not come up in the container: $(tail -c 500 "$run/console")"
+        unable "systemd does not come up in the container: $(tail -c 500 "$run/console"; printf "\n--- log\n"; tail -n 12 "$log")"
 }
 
 # The container's first process.

@@ -109,7 +109,7 @@ fn verify(given: &Given) -> Result<(), Failure> {
 fn failure(dir: &Path, error: BundleError) -> Failure {
     let text = format!("{}: {error}", dir.display());
     match error {
-        BundleError::Missing { .. } | BundleError::Io { .. } => Failure::Failed(error.to_string()),
+        BundleError::Missing { .. } | BundleError::Io { .. } => Failure::from(error),
         _ => Failure::Damaged(text),
     }
 }

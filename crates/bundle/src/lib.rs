@@ -17,6 +17,7 @@ mod info;
 mod json;
 mod layout;
 mod manifest;
+pub mod shell;
 
 pub use blob::{Hasher, hash_file};
 pub use diff::{Change, Diff, FileChange};

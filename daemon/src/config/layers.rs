@@ -16,8 +16,9 @@ use super::os_text;
 use super::otel;
 use super::report::{Problem, Source};
 
-/// Environment variables with the prefix that are no keys: the command line, `agent-cli` and the demo script read them.
-const NOT_KEYS: [&str; 12] = [
+/// Environment variables with the prefix that are no keys: the command line, `agent-cli`, the demo script and
+/// the tests read them.
+const NOT_KEYS: [&str; 13] = [
     "RECURVE_CONFIG",
     "RECURVE_ON",
     "RECURVE_FLEET",
@@ -29,6 +30,7 @@ const NOT_KEYS: [&str; 12] = [
     "RECURVE_NODE_MODULES",
     "RECURVE_PYTHON",
     "RECURVE_ROTEL",
+    "RECURVE_TOKENIZER",
     "RECURVE_UPDATE_PAGES",
 ];
 

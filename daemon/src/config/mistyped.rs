@@ -3,8 +3,9 @@
 use std::ffi::{OsStr, OsString};
 use std::path::Path;
 
+use clap::Error;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
-use clap::{CommandFactory as _, Error};
+use recurve_bundle::shell;
 
 use super::args::Cli;
 use super::key::Key;
@@ -97,7 +98,7 @@ pub(super) fn explained(error: Error, words: &[OsString]) -> Error {
         _ => None,
     };
     match explanation {
-        Some(explanation) => Cli::command().error(error.kind(), explanation),
+        Some(explanation) => Cli::parser().error(error.kind(), explanation),
         None => error,
     }
 }
@@ -108,7 +109,7 @@ fn command(word: &str) -> String {
         return format!("unknown command '{word}'. Without a command `recurved` serves: leave '{word}' out");
     }
     if word.contains('/') || Path::new(word).exists() {
-        return format!("'{word}' is not a command. To serve that bundle: recurved --bundle {}", quoted(word));
+        return format!("'{word}' is not a command. To serve that bundle: recurved --bundle {}", shell::quote(word));
     }
     format!(
         "unknown command '{word}'; the commands are check-config and doctor. Without one `recurved` serves: a bundle with \
@@ -134,12 +135,6 @@ fn not_text(word: &OsStr) -> String {
     format!("the argument {word:?} is not UTF-8 text; only paths may be something else")
 }
 
-/// As a shell takes it.
-fn quoted(word: &str) -> String {
-    let plain = |c: char| c.is_ascii_alphanumeric() || "/._-+:@%,=".contains(c);
-    if word.chars().all(plain) { word.to_owned() } else { format!("'{}'", word.replace('\'', "'\\''")) }
-}
-
 #[cfg(test)]
 mod tests {
     use std::os::unix::ffi::OsStrExt as _;
@@ -156,6 +151,8 @@ mod tests {
         for (words, expected) in [
             (&["bundles/2b"][..], "To serve that bundle: recurved --bundle bundles/2b\n"),
             (&["/my bundles/2b"], "To serve that bundle: recurved --bundle '/my bundles/2b'\n"),
+            (&["/it's/2b"], "To serve that bundle: recurved --bundle '/it'\\''s/2b'\n"),
+            (&["/two\nlines/2b"], "To serve that bundle: recurved --bundle $'/two\\x0alines/2b'\n"),
             (&["src"], "To serve that bundle: recurved --bundle src\n"),
             (&["serve", "--bundle", "b"], "Without a command `recurved` serves: leave 'serve' out"),
             (&["nonsense"], "the commands are check-config and doctor"),

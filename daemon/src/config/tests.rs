@@ -163,6 +163,20 @@ fn variables_of_other_programs_are_left_alone() {
 }
 
 #[test]
+fn variables_that_the_tests_export_are_left_alone() {
+    let script = include_str!("../../../tests/run.sh");
+    let exported =
+        script.lines().filter_map(|line| line.trim().strip_prefix("export ")).flat_map(str::split_whitespace);
+    let names = exported.map(|word| word.split('=').next().unwrap());
+    let names: Vec<&str> = names.filter(|name| name.starts_with("RECURVE_") && !name.contains("__")).collect();
+    assert!(names.contains(&"RECURVE_BIN_DIR") && names.contains(&"RECURVE_TOKENIZER"), "{names:?}");
+    for name in names {
+        let loaded = load_text("", &[(name, "x")], &flags());
+        assert!(loaded.report.ok, "{name}: {}", loaded.report.text());
+    }
+}
+
+#[test]
 fn a_file_that_is_not_toml_is_named_with_the_line() {
     let loaded = load_text("[engine\nthreads", &[], &flags());
     assert!(loaded.report.text().contains("line 1"), "{}", loaded.report.text());

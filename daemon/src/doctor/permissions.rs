@@ -4,6 +4,7 @@ use std::io::ErrorKind;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
+use recurve_bundle::shell;
 use rustix::fs::{Access, access};
 use rustix::io::Errno;
 
@@ -43,7 +44,7 @@ pub(super) fn check(patient: &Patient<'_>) -> Vec<Finding> {
     // The superuser may write everywhere, and the service is another user.
     if user() == Some(SUPERUSER)
         && patient.serving.is_none()
-        && let Some(finding) = foreign(patient, &settings.state_dir)
+        && let Some(finding) = foreign(patient.root, &settings.state_dir)
     {
         return vec![finding];
     }
@@ -59,8 +60,8 @@ pub(super) fn check(patient: &Patient<'_>) -> Vec<Finding> {
 }
 
 /// A state directory that does not belong to the service's user, where there is one.
-fn foreign(patient: &Patient<'_>, dir: &Path) -> Option<Finding> {
-    let service = service(patient.root)?;
+fn foreign(root: &Path, dir: &Path) -> Option<Finding> {
+    let service = service(root)?;
     let owner = dir.metadata().ok()?.uid();
     (owner != service).then(|| {
         Finding::new(
@@ -70,7 +71,7 @@ fn foreign(patient: &Patient<'_>, dir: &Path) -> Option<Finding> {
                 "state_dir: {} belongs to user {owner}, and the service runs as recurve, user {service}",
                 dir.display()
             ),
-            format!("if the service is to use it: `sudo chown -R recurve:recurve {}`", dir.display()),
+            format!("if the service is to use it: `sudo chown -R recurve:recurve {}`", shell::quote(dir)),
         )
     })
 }
@@ -114,7 +115,7 @@ fn refused(folder: &Folder<'_>, stranger: bool) -> Option<Finding> {
     let advice = format!(
         "run this as the user of the service (`sudo -u recurve recurved doctor`), or have that user own it: \
          `sudo install -d -o recurve -g recurve {}`",
-        folder.display()
+        shell::quote(folder)
     );
     if !needed {
         let found = format!("{found}; the history is kept in memory, and ends with the daemon");
@@ -139,6 +140,24 @@ mod tests {
                 assert_eq!(finding.verdict, verdict);
                 assert!(finding.found.starts_with("state_dir: user "), "{}", finding.found);
             }
+        }
+    }
+
+    #[test]
+    fn folders_in_commands_are_quoted() {
+        let root = tempfile::tempdir().unwrap();
+        let dir = root.path().join("my models");
+        std::fs::create_dir_all(root.path().join("etc")).unwrap();
+        std::fs::create_dir(&dir).unwrap();
+        let other = dir.metadata().unwrap().uid() + 1;
+        std::fs::write(root.path().join("etc/passwd"), format!("recurve:x:{other}:{other}::/:/bin/false\n")).unwrap();
+        let finding = foreign(root.path(), &dir).unwrap();
+        let quoted = format!("`sudo chown -R recurve:recurve '{}'`", dir.display());
+        assert!(finding.advice.ends_with(&quoted), "{}", finding.advice);
+        if let Some(finding) =
+            refused(&Folder { key: "state_dir", path: Path::new("/proc/self/my models"), needed: true }, false)
+        {
+            assert!(finding.advice.ends_with("-g recurve '/proc/self/my models'`"), "{}", finding.advice);
         }
     }
 

@@ -6,6 +6,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 
+use recurve_bundle::shell;
+
 use super::{Finding, Patient, Verdict};
 use crate::config::{Address, Held};
 
@@ -187,7 +189,7 @@ fn unix(path: &Path) -> Finding {
             format!("unix:{shown}: the folder {} does not exist", folder.display()),
             format!(
                 "make it: `sudo install -d -o recurve -g recurve {}`; the service's unit does that for /run/recurve",
-                folder.display()
+                shell::quote(folder)
             ),
         );
     }
@@ -285,6 +287,9 @@ mod tests {
         assert!(unix(&path).found.ends_with("is served"));
         drop(listener);
         assert!(unix(&path).found.contains("left by a daemon that is gone"));
-        assert_eq!(unix(&dir.path().join("none/recurved.sock")).verdict, Verdict::Problem);
+        let missing = unix(&dir.path().join("no folder/recurved.sock"));
+        assert_eq!(missing.verdict, Verdict::Problem);
+        let quoted = format!("-g recurve '{}/no folder'`", dir.path().display());
+        assert!(missing.advice.contains(&quoted), "{}", missing.advice);
     }
 }

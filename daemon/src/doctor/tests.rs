@@ -71,6 +71,36 @@ fn cores_that_are_held_back_and_swap_on_flash_are_told() {
 }
 
 #[test]
+fn a_record_that_cannot_be_used_gets_the_advice_for_its_cause() {
+    let root = tempfile::tempdir().unwrap();
+    let state = root.path().join("my state");
+    let settings = Settings { bundle: None, state_dir: state.clone(), ..config::defaults() };
+    let check = || {
+        let found = stored::check(&at(root.path(), &settings)).remove(0);
+        // Only what is hidden from a stranger is left to the other checks.
+        let stranger = Patient { stranger: true, ..at(root.path(), &settings) };
+        assert_eq!(stored::check(&stranger).remove(0), found);
+        found
+    };
+    assert_eq!(check().verdict, Verdict::Ok);
+    file(&state, "models.json", "{");
+    let damaged = check();
+    assert!(damaged.found.contains("models.json: is damaged"), "{damaged:?}");
+    assert!(damaged.advice.starts_with("restart the daemon: it keeps a damaged record"), "{damaged:?}");
+    file(&state, "models.json", r#"{"format": 999}"#);
+    let newer = check();
+    assert!(newer.verdict == Verdict::Problem && newer.found.contains("has format 999"), "{newer:?}");
+    assert!(newer.advice.contains("install the newer version again, or set state_dir"), "{newer:?}");
+    assert!(newer.advice.contains("exit code 65") && !newer.advice.contains("restart"), "{newer:?}");
+    fs::remove_file(state.join("models.json")).unwrap();
+    fs::create_dir(state.join("models.json")).unwrap();
+    let refused = check();
+    assert!(refused.verdict == Verdict::Problem && refused.found.contains("models.json: cannot read"), "{refused:?}");
+    let command = format!("`ls -ld '{}'`", state.join("models.json").display());
+    assert!(refused.advice.contains(&command) && !refused.advice.contains("restart"), "{refused:?}");
+}
+
+#[test]
 fn sockets_of_systemd_are_neither_made_nor_tried() {
     let root = tempfile::tempdir().unwrap();
     // A client on it would start the service.

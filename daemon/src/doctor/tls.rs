@@ -6,6 +6,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use recurve_bundle::shell;
 use tokio_rustls::rustls::pki_types::CertificateDer;
 use tokio_rustls::rustls::pki_types::pem::PemObject as _;
 use x509_parser::certificate::X509Certificate;
@@ -127,7 +128,7 @@ fn open(key: &Path) -> Option<Finding> {
             CHECK,
             Verdict::Warning,
             format!("tls.key = {} can be read by every user of this machine (mode {:o})", key.display(), mode & 0o777),
-            format!("`sudo chmod o-rwx {}`", key.display()),
+            format!("`sudo chmod o-rwx {}`", shell::quote(key)),
         )
     })
 }
@@ -176,7 +177,7 @@ mod tests {
         let certificate = CertificateParams::new(vec!["gw-1".to_owned()]).unwrap().self_signed(&key).unwrap();
         let files = TlsSettings {
             certificate: dir.path().join("c.pem"),
-            key: dir.path().join("k.pem"),
+            key: dir.path().join("my key.pem"),
             clients: dir.path().join("c.pem"),
         };
         let found = |now| files_of(&files, now);
@@ -194,5 +195,6 @@ mod tests {
         assert!(found(UNIX_EPOCH)[0].found.contains("not yet"), "{:?}", found(UNIX_EPOCH));
         fs::set_permissions(&files.key, fs::Permissions::from_mode(0o644)).unwrap();
         assert!(found(now)[0].found.contains("mode 644"), "{:?}", found(now));
+        assert_eq!(found(now)[0].advice, format!("`sudo chmod o-rwx '{}'`", files.key.display()));
     }
 }

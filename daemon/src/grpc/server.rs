@@ -61,8 +61,10 @@ const FRAME: u32 = 64 << 10;
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// How often it is logged that there are too many connections,
 const FULL_WARNING: Duration = Duration::from_secs(10);
-/// and that calls over a Unix socket are refused as malformed.
+/// that calls over a Unix socket are refused as malformed,
 const MALFORMED_WARNING: Duration = Duration::from_secs(60);
+/// and that clients speak TLS where it is not used.
+const TLS_NOTE: Duration = Duration::from_secs(10);
 /// How long a connection may still begin, and make its first call, when the node stops; longer while others are answered.
 const LAST_BEGINNINGS: Duration = Duration::from_millis(250);
 /// Time for the last bytes of a finished answer to leave.
@@ -112,6 +114,7 @@ struct Shared {
     stages: Stages,
     beginnings: TaskTracker,
     malformed: Seldom,
+    unexpected_tls: Seldom,
 }
 
 /// Room for connections. Each kind has its own, so that none can take another's.
@@ -163,6 +166,7 @@ impl Server {
             stages: server.stages.clone(),
             beginnings: server.beginnings.clone(),
             malformed: Seldom::new(MALFORMED_WARNING),
+            unexpected_tls: Seldom::new(TLS_NOTE),
         });
         for listener in listeners {
             let shared = Arc::clone(&shared);
@@ -351,11 +355,14 @@ async fn begin(
             serve(join(Cursor::new(preface).chain(read), write), ends, beginning, shared).await;
         }
         Some(Ok(Ok(_))) if handshake::is_tls(&preface) => {
-            info!(
-                peer = %ends.0,
-                "connection closed: the client speaks TLS, and this address does not use it (tls.certificate, tls.key and tls.clients \
-                 switch it on for TCP)"
-            );
+            // Anyone who reaches the address can do this as often as they like.
+            if shared.unexpected_tls.is_due() {
+                info!(
+                    peer = %ends.0,
+                    "connection closed: the client speaks TLS, and this address does not use it (tls.certificate, tls.key and \
+                     tls.clients switch it on for TCP)"
+                );
+            }
             let _ = timeout(LAST_BYTES, write.write_all(&handshake::PLAIN)).await;
             part(read, write).await;
         }

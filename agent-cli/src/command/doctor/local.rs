@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::time::Duration;
 
+use recurve_bundle::shell;
 use recurve_proto::reason;
 use serde::Deserialize;
 use serde_json::Value;
@@ -44,7 +45,7 @@ pub(super) async fn examine(on: &On) -> Result<Vec<Finding>, Failure> {
         let said = said.lines().next().unwrap_or("nothing").to_owned();
         Failure::Failed(format!(
             "`{} doctor` gave no report ({}; it said: {said}): it may be older than this agent-cli; install the same version of both",
-            daemon.display(),
+            shell::quote(&daemon),
             examined.status
         ))
     })?;

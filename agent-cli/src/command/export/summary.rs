@@ -5,10 +5,8 @@ use std::path::Path;
 
 use indicatif::HumanBytes;
 use recurve_author::{ChatRules, ChatTemplate, Comparison, Exported};
-use recurve_bundle::parameter_size;
+use recurve_bundle::{parameter_size, shell};
 use serde::Serialize;
-
-use crate::shell;
 
 /// The result for people.
 pub(super) fn text(exported: &Exported, out: &Path) -> String {
@@ -154,5 +152,115 @@ impl<'a> Report<'a> {
             worst_relative_rms: worst.map(|(_, error)| error),
             comparison: exported.comparison.as_ref(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use recurve_bundle::{ARCHITECTURE, Digest, INFO_FORMAT, ModelInfo};
+
+    use super::*;
+
+    /// A model whose chat template comes from this file.
+    fn exported(from: Option<&str>, unused: &[&str]) -> Exported {
+        Exported {
+            info: ModelInfo {
+                format: INFO_FORMAT,
+                name: "tiny".to_owned(),
+                architecture: ARCHITECTURE.to_owned(),
+                parameters: 1_000,
+                hidden_size: 8,
+                layers: 1,
+                vocab_size: 16,
+                window: 4,
+                max_chunk: 4,
+                weights: "f32".to_owned(),
+                block_size: None,
+                states: Vec::new(),
+                bos_token: None,
+                end_tokens: Vec::new(),
+            },
+            digest: Digest::of(b""),
+            bytes: 1_000,
+            reports: Vec::new(),
+            comparison: None,
+            tokenizer: true,
+            chat_template: ChatTemplate {
+                text: from.map(|_| "template".to_owned()),
+                from: from.map(str::to_owned),
+                unused: unused.iter().map(ToString::to_string).collect(),
+            },
+            chat_rules: None,
+            end_tokens: Vec::new(),
+        }
+    }
+
+    /// The lines about the chat template, without the margin.
+    fn chat_lines(exported: &Exported) -> Vec<String> {
+        let text = text(exported, Path::new("out"));
+        let lines = text.lines().skip_while(|line| !line.starts_with("chat "));
+        let lines = lines.enumerate().take_while(|(at, line)| *at == 0 || line.starts_with("            "));
+        lines.map(|(_, line)| line[12..].to_owned()).collect()
+    }
+
+    #[test]
+    fn the_chat_template_is_named_with_its_file() {
+        for from in ["tokenizer_config.json", "chat_template.jinja", "chat_template.json"] {
+            assert_eq!(chat_lines(&exported(Some(from), &[])), [format!("template of {from}")]);
+        }
+    }
+
+    #[test]
+    fn a_checkpoint_without_a_chat_template_takes_no_conversations() {
+        let words = "no template in the checkpoint: conversations are refused, texts and tokens are taken";
+        assert_eq!(chat_lines(&exported(None, &[])), [words]);
+        // It may have templates that nothing asks for.
+        let more = "additional_chat_templates/rag.jinja";
+        assert_eq!(chat_lines(&exported(None, &[more])), [words.to_owned(), format!("templates left out: {more}")]);
+    }
+
+    #[test]
+    fn templates_that_were_left_out_are_named() {
+        let unused = ["tokenizer_config.json", "tool_use in chat_template.json"];
+        assert_eq!(
+            chat_lines(&exported(Some("chat_template.jinja"), &unused)),
+            [
+                "template of chat_template.jinja",
+                "templates left out: tokenizer_config.json, tool_use in chat_template.json"
+            ]
+        );
+    }
+
+    #[test]
+    fn the_rules_of_a_chat_template_follow_its_file() {
+        let mut exported = exported(Some("tokenizer_config.json"), &[]);
+        exported.chat_rules = Some(ChatRules {
+            roles: vec!["user", "assistant"],
+            refused: vec![("system", "System role not supported".to_owned())],
+            alternating: true,
+            begins: true,
+            opening: "<start_of_turn>model\n".to_owned(),
+            unended: Some((107, "<end_of_turn>".to_owned())),
+        });
+        assert_eq!(
+            chat_lines(&exported),
+            [
+                "template of tokenizer_config.json",
+                "takes the roles user, assistant; turns alternate",
+                "refuses system (System role not supported)",
+                r#"begins with the model's first token; opens an answer with "<start_of_turn>model\n""#,
+                "warning: <end_of_turn> (107) closes an answer, but does not end it: add 107 to eos_token_id in \
+                 generation_config.json, and export again",
+            ]
+        );
+    }
+
+    #[test]
+    fn without_a_tokenizer_nothing_is_said_of_conversations() {
+        let exported = Exported { tokenizer: false, ..exported(None, &[]) };
+        let text = text(&exported, Path::new("my model"));
+        assert!(text.contains("\ntokenizer   none: it takes and gives token ids only\n"), "{text}");
+        assert!(!text.contains("\nchat ") && !text.contains("conversations"), "{text}");
+        assert!(text.ends_with("\nServe it:   recurved --bundle 'my model'"), "{text}");
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use comfy_table::{Table, presets};
 use recurve_author::trust::{self, Changed, Repository, Role, RoleState};
-use recurve_bundle::{Bundle, BundleError, Digest};
+use recurve_bundle::{Bundle, BundleError, Digest, shell};
 use serde::Serialize;
 
 use crate::client::trust::failure;
@@ -185,7 +185,7 @@ pub(super) fn show(args: Show) -> Result<(), Failure> {
 
 fn opened(dir: &Path) -> Result<Bundle, Failure> {
     Bundle::open(dir).map_err(|error| match error {
-        BundleError::Missing { .. } | BundleError::Io { .. } => Failure::Failed(error.to_string()),
+        BundleError::Missing { .. } | BundleError::Io { .. } => Failure::from(error),
         _ => Failure::Damaged(format!("{}: {error}", dir.display())),
     })
 }
@@ -257,7 +257,7 @@ fn warning(role: &RoleState, dir: &Path) -> Option<String> {
         Role::Root | Role::Targets => format!(" --role {}", role.role),
         Role::Snapshot | Role::Timestamp => String::new(),
     };
-    let dir = dir.display();
+    let dir = shell::quote(dir);
     Some(format!("warning: the {} metadata {when}: `agent-cli trust refresh --dir {dir}{option}`", role.role))
 }
 
@@ -319,6 +319,23 @@ fn validity(text: &str) -> Result<(Role, Duration), String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_folder_in_a_command_is_quoted() {
+        let state = |role| RoleState {
+            role,
+            version: 1,
+            expires: "2026-01-01T00:00:00Z".to_owned(),
+            expired: false,
+            soon: true,
+            threshold: 1,
+            keys: Vec::new(),
+        };
+        let said = warning(&state(Role::Root), Path::new("my keys")).unwrap();
+        assert!(said.ends_with("`agent-cli trust refresh --dir 'my keys' --role root`"), "{said}");
+        let said = warning(&state(Role::Snapshot), Path::new("trust")).unwrap();
+        assert!(said.ends_with("`agent-cli trust refresh --dir trust`"), "{said}");
+    }
 
     #[test]
     fn roles_have_thresholds_and_times() {

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use recurve_bundle::{BundleError, Digest};
+use recurve_bundle::{BundleError, Digest, shell};
 
 use super::Role;
 use super::metadata::TIMESTAMP;
@@ -98,7 +98,7 @@ pub enum TrustError {
     #[error(
         "the {role} metadata expired on {expired}, and devices refuse everything signed under them: sign them again first with \
          `agent-cli trust refresh --dir {} --role {role}`; nothing was changed",
-        dir.display()
+        shell::quote(dir)
     )]
     Expired {
         /// Whose.
@@ -140,5 +140,21 @@ fn instead(dir: &Path) -> String {
         Some(around) => format!("it is the metadata folder of {}: name that", around.display()),
         None if dir.is_file() => "it is a file: name the folder that `agent-cli trust init` made".to_owned(),
         None => "make them with `agent-cli trust init`".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_folder_in_a_command_is_quoted() {
+        let expired = TrustError::Expired {
+            role: Role::Targets,
+            expired: "2026-01-01T00:00:00Z".to_owned(),
+            dir: "it's mine".into(),
+        };
+        let command = r"`agent-cli trust refresh --dir 'it'\''s mine' --role targets`";
+        assert!(expired.to_string().contains(command), "{expired}");
     }
 }

@@ -1,11 +1,11 @@
-//! Commands that a person may copy into a shell.
+//! Commands that a person may copy into a shell. Everything of ours that prints commands depends on this crate.
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt as _;
 
-/// An argument as a shell takes it: as it is where that is safe, else in quotes. Bytes that cannot be shown are escaped as
-/// bash and zsh read them.
-pub(crate) fn quote(argument: impl AsRef<OsStr>) -> String {
+/// Quotes an argument for a shell. A plain word stays as it is, other text is put in single quotes. Control characters and
+/// bytes that are not UTF-8 are escaped in `$'…'`, which bash and zsh read.
+pub fn quote(argument: impl AsRef<OsStr>) -> String {
     let bytes = argument.as_ref().as_bytes();
     let safe = |byte: &u8| byte.is_ascii_alphanumeric() || b"/._-+:,@%=".contains(byte);
     match std::str::from_utf8(bytes) {
