@@ -1,15 +1,21 @@
 //! Reading `tokenizer.json`: what the crate does, with fewer copies of its largest part.
 
-use serde::{Deserialize, Serialize};
+use std::fmt;
+
+use serde::de::value::SeqAccessDeserializer;
+use serde::de::{Error, MapAccess, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
 use serde_json::{from_str, json};
-use tokenizers::models::bpe::BPE;
+use tokenizers::models::bpe::{BPE, Vocab};
 use tokenizers::{AddedToken, Tokenizer};
 
 /// The file with its model read as BPE, and its other parts as they are written.
 #[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
 struct File<'f> {
-    model: BPE,
+    #[serde(borrow)]
+    model: Model<'f>,
     #[serde(default)]
     added_tokens: Vec<Added>,
     #[serde(borrow)]
@@ -26,6 +32,102 @@ struct File<'f> {
     post_processor: Option<&'f RawValue>,
     #[serde(borrow)]
     decoder: Option<&'f RawValue>,
+}
+
+/// A BPE model. What is not borrowed becomes a part of the crate's.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Model<'f> {
+    #[serde(rename = "type")]
+    kind: &'f str,
+    dropout: Option<f32>,
+    unk_token: Option<String>,
+    continuing_subword_prefix: Option<String>,
+    end_of_word_suffix: Option<String>,
+    fuse_unk: Option<bool>,
+    byte_fallback: Option<bool>,
+    ignore_merges: Option<bool>,
+    vocab: Vocabulary,
+    merges: Vec<Merge>,
+}
+
+impl Model<'_> {
+    fn build(self) -> tokenizers::Result<BPE> {
+        let merges = self.merges.into_iter().map(|merge| merge.0).collect();
+        let mut builder = BPE::builder().vocab_and_merges(self.vocab.0, merges);
+        if let Some(dropout) = self.dropout {
+            builder = builder.dropout(dropout);
+        }
+        if let Some(token) = self.unk_token {
+            builder = builder.unk_token(token);
+        }
+        if let Some(prefix) = self.continuing_subword_prefix {
+            builder = builder.continuing_subword_prefix(prefix);
+        }
+        if let Some(suffix) = self.end_of_word_suffix {
+            builder = builder.end_of_word_suffix(suffix);
+        }
+        builder
+            .fuse_unk(self.fuse_unk.unwrap_or_default())
+            .byte_fallback(self.byte_fallback.unwrap_or_default())
+            .ignore_merges(self.ignore_merges.unwrap_or_default())
+            .build()
+    }
+}
+
+/// Tokens and their ids, in a table that was made once and not grown.
+struct Vocabulary(Vocab);
+
+impl<'de> Deserialize<'de> for Vocabulary {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Pairs;
+        impl<'de> Visitor<'de> for Pairs {
+            type Value = Vec<(String, u32)>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("tokens with their ids")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+                let mut pairs = Vec::new();
+                while let Some(pair) = map.next_entry()? {
+                    pairs.push(pair);
+                }
+                Ok(pairs)
+            }
+        }
+        Ok(Self(deserializer.deserialize_map(Pairs)?.into_iter().collect()))
+    }
+}
+
+/// Two tokens that become one: a pair, or in older files both in one string.
+struct Merge((String, String));
+
+impl<'de> Deserialize<'de> for Merge {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Pair;
+        impl<'de> Visitor<'de> for Pair {
+            type Value = Merge;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("two tokens")
+            }
+
+            fn visit_str<E: Error>(self, both: &str) -> Result<Merge, E> {
+                match both.split_once(' ') {
+                    // The crate leaves such a line out.
+                    Some(_) if both.starts_with("#version") => Err(E::custom("a version")),
+                    Some((one, other)) if !other.contains(' ') => Ok(Merge((one.to_owned(), other.to_owned()))),
+                    _ => Err(E::custom("not two tokens")),
+                }
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, seq: A) -> Result<Merge, A::Error> {
+                Deserialize::deserialize(SeqAccessDeserializer::new(seq)).map(Merge)
+            }
+        }
+        deserializer.deserialize_any(Pair)
+    }
 }
 
 #[derive(Deserialize)]
@@ -57,7 +159,9 @@ struct Rest<'f> {
 /// The crate copies a model four times while it finds out of which kind it is: for Gemma's 256,000 tokens and 580,000 merges that
 /// is most of the time. Here a BPE model is read as what it is. Any other file, and one that is wrong, is left to the crate.
 pub(crate) fn read(text: &str) -> tokenizers::Result<Tokenizer> {
-    let Ok(file) = from_str::<File<'_>>(text) else { return text.parse() };
+    let Some(file) = from_str::<File<'_>>(text).ok().filter(|file| file.model.kind == "BPE") else {
+        return text.parse();
+    };
     let File { model, added_tokens, version, truncation, padding, normalizer, pre_tokenizer, post_processor, decoder } =
         file;
     let empty = json!({"type": "BPE", "vocab": {}, "merges": []});
@@ -73,7 +177,7 @@ pub(crate) fn read(text: &str) -> tokenizers::Result<Tokenizer> {
         decoder,
     };
     let mut tokenizer: Tokenizer = serde_json::to_string(&rest)?.parse()?;
-    tokenizer.with_model(model);
+    tokenizer.with_model(model.build()?);
     tokenizer.add_tokens(added_tokens.into_iter().map(|added| added.token))?;
     Ok(tokenizer)
 }
@@ -116,5 +220,13 @@ mod tests {
         changed(&|file| drop(file["added_tokens"][0].as_object_mut().unwrap().remove("id")));
         changed(&|file| file["version"] = json!("2.0"));
         changed(&|file| file["other"] = json!(1));
+        changed(&|file| file["model"]["merges"] = json!(["#version: 0.2", "h e"]));
+        changed(&|file| file["model"]["merges"] = json!(["h e e"]));
+        changed(&|file| file["model"]["merges"] = json!([["h", "e", "e"]]));
+        changed(&|file| file["model"]["other"] = json!(1));
+        changed(&|file| file["model"]["dropout"] = json!(0.5));
+        changed(&|file| file["model"]["dropout"] = json!(1.5));
+        changed(&|file| file["model"]["end_of_word_suffix"] = json!("</w>"));
+        changed(&|file| file["model"]["ignore_merges"] = json!(true));
     }
 }

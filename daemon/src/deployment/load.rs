@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use recurve_bundle::Bundle;
-use recurve_runtime::{Library, Weights};
+use recurve_runtime::{Library, StepError, Weights};
 use tracing::warn;
 
 use super::memory;
@@ -12,7 +12,8 @@ use crate::Error;
 use crate::admission::Admission;
 use crate::config::Settings;
 use crate::engine::Engine;
-use crate::engine::load::{Graph, Loader};
+use crate::engine::golden::examine_briefly;
+use crate::engine::load::{Graph, Loader, first_step};
 use crate::engine::meter::Meter;
 use crate::model::Model;
 use crate::node::{Counts, Serving};
@@ -52,11 +53,13 @@ struct Parts {
 /// Loads a bundle that served before, and has it pass the short form of its golden test.
 pub(super) fn load(means: &Means, bundle: &Bundle) -> Result<Loaded, Error> {
     let golden = bundle.golden()?;
+    let mut judged = Ok(());
     // Nothing is timed, so that it takes no longer for the tokenizer that is read beside it.
-    let parts = read(means, bundle, |graph| {
-        let failed = |source| Error::Golden { bundle: bundle.digest().to_string(), source };
-        graph.examine_briefly(&golden).map_err(failed)
+    let parts = read(means, bundle, |model| {
+        judged = examine_briefly(model, &golden)?;
+        Ok(())
     })?;
+    judged.map_err(|source| Error::Golden { bundle: bundle.digest().to_string(), source })?;
     start(means, bundle, parts)
 }
 
@@ -64,7 +67,7 @@ pub(super) fn load(means: &Means, bundle: &Bundle) -> Result<Loaded, Error> {
 pub(super) fn examined(means: &Means, bundle: &Bundle) -> Result<(Loaded, Prepared), DeployError> {
     let unusable = |error: Error| DeployError::Unusable(error.to_string());
     let golden = bundle.golden().map_err(|error| unusable(error.into()))?;
-    let mut parts = read(means, bundle, |_| Ok(())).map_err(unusable)?;
+    let mut parts = read(means, bundle, first_step).map_err(unusable)?;
     // Alone, because it measures the speed.
     let examined = parts.graph.examine(&golden)?;
     let prepared = Prepared {
@@ -76,11 +79,11 @@ pub(super) fn examined(means: &Means, bundle: &Bundle) -> Result<(Loaded, Prepar
     Ok((start(means, bundle, parts).map_err(unusable)?, prepared))
 }
 
-/// Reads a bundle: tokenizer and template beside the graph, the weights, and what is `examined` with them.
+/// Reads a bundle: tokenizer and template beside the graph, the weights, and the `first` steps with them.
 fn read(
     means: &Means,
     bundle: &Bundle,
-    examined: impl FnOnce(&mut Graph) -> Result<(), Error> + Send,
+    mut first: impl FnMut(&mut recurve_runtime::Model) -> Result<(), StepError> + Send,
 ) -> Result<Parts, Error> {
     let Means { library, settings, progress } = means;
     let weights = bundle.shards().map(|(_, bytes)| bytes).sum();
@@ -99,11 +102,15 @@ fn read(
     let warming = Warming::start(bundle, settings.engine.lock_weights, progress)
         .map_err(|error| Error::Internal(format!("the thread that reads weights cannot be started: {error}")))?;
     let graph = || {
-        let mut graph = loader.load()?;
-        // First the weights: a step that reads them from a disk that fails ends the process.
-        let locked = warming.finished()?;
-        examined(&mut graph)?;
-        Ok::<_, Error>((graph, locked))
+        let (mut warming, mut locked) = (Some(warming), Ok(None));
+        let graph = loader.load(|model| {
+            if let Some(warming) = warming.take() {
+                locked = warming.finished();
+            }
+            // Not without the weights: a step that reads them from a disk that fails ends the process.
+            if locked.is_ok() { first(model) } else { Ok(()) }
+        })?;
+        Ok::<_, Error>((graph, locked?))
     };
     // A large tokenizer takes longer than the graph.
     let (model, graph) = rayon::join(|| Model::from_bundle(bundle, settings.limits.clone()), graph);

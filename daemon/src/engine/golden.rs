@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use recurve_bundle::{Golden, Tolerance};
-use recurve_runtime::Batch;
+use recurve_runtime::{Batch, Model, StepError};
 
 use super::load::Graph;
 
@@ -53,7 +53,8 @@ impl Graph {
     pub fn examine(&mut self, golden: &Golden) -> Result<Examined, GoldenError> {
         let mut compared = Compared::default();
         for size in [1, self.model.layout().max_chunk] {
-            self.compute(golden, size, &mut compared)?;
+            compute(&mut self.model, golden, &golden.tokens, size, &mut compared)
+                .map_err(|error| GoldenError::Step(error.to_string()))?;
         }
         self.model.scrub(0);
         let (apart, allowed) = compared.judged(golden.tolerance)?;
@@ -61,41 +62,47 @@ impl Graph {
         let median = compared.times[compared.times.len() / 2];
         Ok(Examined { apart, allowed, tokens_per_second: 1.0 / median.max(1e-9) })
     }
+}
 
-    /// Computes the golden test in the largest chunks only: a step or a few, which read every weight but the embeddings of
-    /// other tokens.
-    ///
-    /// # Errors
-    /// A step fails, or the logits are too far away.
-    pub fn examine_briefly(&mut self, golden: &Golden) -> Result<(), GoldenError> {
-        let mut compared = Compared::default();
-        let computed = self.compute(golden, self.model.layout().max_chunk, &mut compared);
-        self.model.scrub(0);
-        computed.and_then(|()| compared.judged(golden.tolerance)).map(drop)
-    }
+/// Computes the golden test up to the first logits that it has, in the largest chunks: a step or a few, which read every weight
+/// but the embeddings of other tokens. Puts the row back.
+///
+/// # Errors
+/// A step fails. Inside: the logits are too far away.
+pub fn examine_briefly(model: &mut Model, golden: &Golden) -> Result<Result<(), GoldenError>, StepError> {
+    let mut compared = Compared::default();
+    let tokens = &golden.tokens[..=golden.tokens.len() - golden.positions];
+    let computed = compute(model, golden, tokens, model.layout().max_chunk, &mut compared);
+    model.scrub(0);
+    computed.map(|()| compared.judged(golden.tolerance).map(drop))
+}
 
-    /// Reads the golden test's tokens in chunks of this size.
-    fn compute(&mut self, golden: &Golden, size: usize, compared: &mut Compared) -> Result<(), GoldenError> {
-        let vocab = golden.vocab_size;
-        let first = golden.tokens.len() - golden.positions;
-        self.model.reset(0);
-        let mut read = 0;
-        for ids in golden.tokens.chunks(size) {
-            let begun = Instant::now();
-            let batch = Batch { first: 0, starts: &[read as u64], ids, logits: 1, tag: None };
-            let step = self.model.step(batch).map_err(|error| GoldenError::Step(error.to_string()))?;
-            if ids.len() == 1 {
-                compared.times.push(begun.elapsed().as_secs_f64());
-            }
-            read += ids.len();
-            // Those of the chunk's last token.
-            if let Some(at) = (read - 1).checked_sub(first) {
-                compared.found.extend_from_slice(step.logits);
-                compared.expected.extend_from_slice(&golden.logits[at * vocab..(at + 1) * vocab]);
-            }
+/// Reads the first of the golden test's tokens in chunks of this size.
+fn compute(
+    model: &mut Model,
+    golden: &Golden,
+    tokens: &[u32],
+    size: usize,
+    compared: &mut Compared,
+) -> Result<(), StepError> {
+    let vocab = golden.vocab_size;
+    let first = golden.tokens.len() - golden.positions;
+    model.reset(0);
+    let mut read = 0;
+    for ids in tokens.chunks(size) {
+        let begun = Instant::now();
+        let step = model.step(Batch { first: 0, starts: &[read as u64], ids, logits: 1, tag: None })?;
+        if ids.len() == 1 {
+            compared.times.push(begun.elapsed().as_secs_f64());
         }
-        Ok(())
+        read += ids.len();
+        // Those of the chunk's last token.
+        if let Some(at) = (read - 1).checked_sub(first) {
+            compared.found.extend_from_slice(step.logits);
+            compared.expected.extend_from_slice(&golden.logits[at * vocab..(at + 1) * vocab]);
+        }
     }
+    Ok(())
 }
 
 impl Compared {

@@ -66,13 +66,13 @@ impl<'a> Loader<'a> {
         Self { library, bundle, settings, layout, kernels }
     }
 
-    /// Loads the graph, and computes a step with it.
+    /// Loads the graph, and has `first` compute with it: a graph that can be loaded may still fail then.
     ///
     /// # Errors
     /// ONNX Runtime refuses it or cannot compute it, it is not what the bundle says, or there is no memory for its state.
-    pub fn load(self) -> Result<Graph, EngineError> {
+    pub fn load(self, first: impl FnMut(&mut Model) -> Result<(), StepError>) -> Result<Graph, EngineError> {
         let begun = Instant::now();
-        let model = self.model()?;
+        let model = self.model(first)?;
         info!(
             library = %self.library.path().display(),
             kernels = model.kernels(),
@@ -84,11 +84,11 @@ impl<'a> Loader<'a> {
         Ok(Graph { model, library: self.library })
     }
 
-    fn model(&self) -> Result<Model, LoadError> {
+    fn model(&self, mut first: impl FnMut(&mut Model) -> Result<(), StepError>) -> Result<Model, LoadError> {
         let graph = self.bundle.graph_path();
-        let with = |kernels| {
+        let mut with = |kernels| {
             let mut model = Model::load(&self.library, &graph, self.layout.clone(), &options(self.settings, kernels))?;
-            match first_step(&mut model) {
+            match first(&mut model) {
                 Ok(()) => Ok(model),
                 Err(error) => Err(LoadError::Refused { path: graph.clone(), reason: error.to_string() }),
             }
@@ -105,9 +105,11 @@ impl<'a> Loader<'a> {
     }
 }
 
-/// Computes a step, in which a graph that can be loaded may still fail, and puts the row back. The first request then finds
-/// everything in its place.
-fn first_step(model: &mut Model) -> Result<(), StepError> {
+/// Computes a step and puts the row back.
+///
+/// # Errors
+/// The step fails.
+pub fn first_step(model: &mut Model) -> Result<(), StepError> {
     // Token 0 is in every vocabulary.
     let step = model.step(Batch { first: 0, starts: &[0], ids: &[0], logits: 1, tag: None })?;
     let finite = step.logits.iter().all(|logit| logit.is_finite());
