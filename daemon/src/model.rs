@@ -66,7 +66,7 @@ pub enum ModelError {
     #[error(transparent)]
     Bundle(#[from] BundleError),
     /// The tokenizer cannot be used.
-    #[error("bundle {bundle}: {source}")]
+    #[error("bundle {bundle}: tokenizer.json: {source}")]
     Tokenizer {
         /// Digest of the bundle.
         bundle: String,

@@ -63,7 +63,7 @@ fn inspect(given: &Given) -> Result<(), Failure> {
             let chat = match chat {
                 Ok(None) => String::new(),
                 Ok(Some(tokens)) => format!("\n\n{}", chat::in_words(&tokens)),
-                Err(error) => format!("\n\nA conversation cannot be made into tokens: {error}"),
+                Err(error) => format!("\n\nThe chat template cannot be used: {error}"),
             };
             output::line(&format!("{}{chat}", description(&bundle)))
         }

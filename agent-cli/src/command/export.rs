@@ -42,7 +42,7 @@ pub(crate) struct Args {
     /// Replace the bundle at --out, once the new one is complete
     #[arg(long)]
     overwrite: bool,
-    /// Leave tokenizer and chat template out: the bundle then takes and gives token ids only
+    /// Leave tokenizer and chat template out: the bundle then reads and returns token ids only
     #[arg(long, conflicts_with = "random_weights")]
     no_tokenizer: bool,
     /// Instead of HF_DIR: random weights of this configuration's shape, to size a device before a download
@@ -54,7 +54,7 @@ pub(crate) struct Args {
     /// Most tokens in one step of a prefill; it fixes the size of a session's state
     #[arg(long, value_name = "N", default_value_t = DEFAULT_MAX_CHUNK, value_parser = whole::<usize>(1..=u64::from(u32::MAX)))]
     max_chunk: usize,
-    /// Round int4 by what matters while the model reads this file: texts of the kind that it is for. A file that ends in .jsonl
+    /// Calibrate the rounding to int4 with this file: texts of the kind that the model is for. A file that ends in .jsonl
     /// has objects with "prompt" (as the chat template writes it) and "completion", or with "text", one a line; any other is a
     /// text
     #[arg(long, value_name = "FILE", conflicts_with_all = ["random_weights", "no_tokenizer"])]
@@ -202,7 +202,7 @@ impl Bar {
 impl Observer for Bar {
     fn phase(&self, phase: Phase) {
         match phase {
-            Phase::Calibrate(values) => self.begin(values, "finding out what matters {bar:30} {percent}% {eta}"),
+            Phase::Calibrate(values) => self.begin(values, "calibrating {bar:30} {percent}% {eta}"),
             Phase::Weights(bytes) => {
                 self.begin(bytes, "writing weights {bar:30} {bytes}/{total_bytes} {bytes_per_sec} {eta}");
             }

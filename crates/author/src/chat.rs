@@ -1,13 +1,12 @@
-//! What a chat template does with conversations, found out by rendering small ones: a template is a program, and its rules stand
-//! nowhere else.
+//! Finds the rules of a chat template by rendering short conversations: a template is a program, and its rules stand nowhere else.
 
 use recurve_text::{ControlTokens, Message, Role, Template, TemplateError, Tokenizer};
 use serde::Serialize;
 
 use crate::generation::Generation;
 
-/// What stands in the messages.
-const SAID: &str = "said";
+/// The content of the messages: no word that a template writes.
+const SAID: &str = "zqxj";
 
 /// The rules of a chat template.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -27,22 +26,41 @@ pub struct ChatRules {
 }
 
 impl ChatRules {
+    /// The rules of a template that refuses every conversation in these words.
+    pub(crate) fn refusing(words: String) -> Self {
+        Self {
+            roles: Vec::new(),
+            refused: vec![(Role::User.as_str(), words)],
+            alternating: false,
+            begins: false,
+            opening: String::new(),
+            unended: None,
+        }
+    }
+
     /// Tries a template.
     ///
     /// # Errors
-    /// It refuses even a single user turn, or fails.
+    /// The template refuses even a single user turn, or fails.
     pub(crate) fn of(
         template: &Template,
         tokenizer: &Tokenizer,
         generation: &Generation,
     ) -> Result<Self, TemplateError> {
         let alone = template.render_once(&turns(&[Role::User]), true)?;
-        let without = template.render_once(&turns(&[Role::User]), false)?;
+        // A template may refuse a conversation without a reply to come; the daemon never asks for one.
+        let without = template.render_once(&turns(&[Role::User]), false).unwrap_or_default();
         let mut rules = Self {
             roles: vec![Role::User.as_str()],
             refused: Vec::new(),
-            alternating: template.render_once(&turns(&[Role::User, Role::User]), true).is_err(),
-            begins: generation.bos_token.is_some_and(|bos| alone.starts_with(&tokenizer.token(bos))),
+            alternating: matches!(
+                template.render_once(&turns(&[Role::User, Role::User]), true),
+                Err(TemplateError::Refused { .. })
+            ),
+            begins: generation.bos_token.map(|bos| tokenizer.token(bos)).is_some_and(|bos| {
+                // An id that the tokenizer does not know is written as nothing.
+                !bos.is_empty() && alone.starts_with(&bos)
+            }),
             opening: alone.strip_prefix(&without).unwrap_or_default().to_owned(),
             unended: None,
         };
@@ -53,7 +71,7 @@ impl ChatRules {
                 _ => turns(&[Role::User, role, Role::User]),
             };
             match template.render_once(&conversation, true) {
-                // What is left out without a word is not taken.
+                // A role whose content is left out counts as refused.
                 Ok(text) if text.matches(SAID).count() == conversation.len() => rules.roles.push(role.as_str()),
                 Ok(_) => rules.refused.push((role.as_str(), "its content is left out".to_owned())),
                 Err(TemplateError::Refused { words, .. }) => rules.refused.push((role.as_str(), words)),
@@ -69,6 +87,8 @@ impl ChatRules {
 fn unended(template: &Template, tokenizer: &Tokenizer, generation: &Generation) -> Option<(u32, String)> {
     let answered = template.render_once(&turns(&[Role::User, Role::Assistant]), false).ok()?;
     let (_, after) = answered.rsplit_once(SAID)?;
+    // Some templates end the content with a line before they close the turn.
+    let after = after.trim_start();
     let with = tokenizer.encode(after, ControlTokens::Read, false).ok()?;
     let as_text = tokenizer.encode(after, ControlTokens::AsText, false).ok()?;
     // The same id either way is no control token.

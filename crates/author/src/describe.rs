@@ -1,4 +1,4 @@
-//! What the daemon is told of an exported model: `recurve.json`.
+//! The description of an exported model for the daemon: `recurve.json`.
 
 use recurve_bundle::{ARCHITECTURE, INFO_FORMAT, ModelInfo, StateInfo, StateKind};
 use recurve_model::{ExportOptions, ModelConfig, StateSpec, WeightFormat};

@@ -32,7 +32,7 @@ pub enum ExportError {
     #[error(transparent)]
     Bundle(#[from] BundleError),
     /// The checkpoint has no `tokenizer.json`.
-    #[error("{}: not found: {}, or pass --no-tokenizer for a bundle that takes and gives token ids only", path.display(), if *has_model { "the folder has only tokenizer.model (SentencePiece), so convert that with transformers and sentencepiece installed: AutoTokenizer.from_pretrained(DIR).save_pretrained(DIR)" } else { "fetch the file that belongs to the checkpoint" })]
+    #[error("{}: not found: {}, or pass --no-tokenizer for a bundle that reads and returns token ids only", path.display(), if *has_model { "the folder has only tokenizer.model (SentencePiece), so convert that with transformers and sentencepiece installed: AutoTokenizer.from_pretrained(DIR).save_pretrained(DIR)" } else { "fetch the file that belongs to the checkpoint" })]
     NoTokenizer {
         /// Where it should be.
         path: PathBuf,

@@ -89,7 +89,7 @@ pub enum Source {
     Checkpoint {
         /// Its directory.
         dir: PathBuf,
-        /// Whether its tokenizer and chat template come along; without them the bundle takes and gives token ids only.
+        /// Whether its tokenizer and chat template come along; without them the bundle reads and returns token ids only.
         tokenizer: bool,
     },
     /// Random weights of any shape, to size a device. Such a bundle has no tokenizer.

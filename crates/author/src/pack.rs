@@ -60,7 +60,7 @@ pub enum PackError {
         actual: Digest,
     },
     /// A blob that comes from elsewhere has another size than its descriptor says.
-    #[error("blob {digest} is declared with {size} bytes, and {came} came")]
+    #[error("blob {digest}: expected {size} bytes, received {came}")]
     WrongSize {
         /// The blob.
         digest: Digest,

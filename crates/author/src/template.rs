@@ -67,7 +67,7 @@ impl ChatTemplate {
     }
 
     /// Compiles the template and renders conversations with it, as the daemon will, so that a template that cannot be served is
-    /// not exported. What it does with them; none where there is no template, or it refuses even a single turn.
+    /// not exported. Returns its rules; none where there is no template.
     pub(crate) fn rules(
         &self,
         dir: &Path,
@@ -79,10 +79,13 @@ impl ChatTemplate {
         };
         let word = |id: Option<u32>| id.map(|id| tokenizer.token(id)).unwrap_or_default();
         let (bos, eos) = (word(generation.bos_token), word(generation.end_tokens.first().copied()));
+        if text.contains("eos_token") {
+            check_end(&dir.join(SETTINGS), &eos)?;
+        }
         let compiled = Template::new(text.clone(), bos, eos);
         match compiled.and_then(|template| ChatRules::of(&template, tokenizer, generation)) {
             Ok(rules) => Ok(Some(rules)),
-            Err(TemplateError::Refused { .. }) => Ok(None),
+            Err(TemplateError::Refused { words, .. }) => Ok(Some(ChatRules::refusing(words))),
             Err(error) => Err(ExportError::Malformed { path: dir.join(from), problem: error.to_string() }),
         }
     }
@@ -95,6 +98,24 @@ impl ChatTemplate {
             Some(taken) if *taken == text => {}
             Some(_) => self.unused.push(from.to_owned()),
         }
+    }
+}
+
+/// Whether the tokenizer's settings give templates this end token, as the daemon does.
+fn check_end(settings: &Path, end: &str) -> Result<(), ExportError> {
+    let allowed = "a token, as a text or with the field \"content\"";
+    let set = Object::read_optional(settings)?.convert("eos_token", allowed, |value| {
+        value.as_str().or_else(|| value["content"].as_str()).map(str::to_owned)
+    })?;
+    match set.filter(|set| set != end) {
+        None => Ok(()),
+        Some(set) => Err(ExportError::Malformed {
+            path: settings.to_owned(),
+            problem: format!(
+                "`eos_token` is {set:?}, and the first end token of the model is {end:?}; the chat template writes it: put the \
+                 id of {set:?} first in eos_token_id of generation_config.json"
+            ),
+        }),
     }
 }
 
@@ -132,6 +153,27 @@ mod tests {
 
     /// Files by name and content, the text and file that are taken, and what is named as not taken.
     type Case<'a> = (&'a [(&'a str, &'a str)], Option<(&'a str, &'a str)>, &'a [&'a str]);
+
+    #[test]
+    fn the_end_token_of_the_settings_is_the_models() {
+        let dir = tempfile::tempdir().unwrap();
+        let settings = dir.path().join(SETTINGS);
+        let check = |content: Value| {
+            fs::write(&settings, content.to_string()).unwrap();
+            check_end(&settings, "<eos>").map_err(|error| error.to_string())
+        };
+        for good in [
+            json!({}),
+            json!({"eos_token": null}),
+            json!({"eos_token": "<eos>"}),
+            json!({"eos_token": {"content": "<eos>"}}),
+        ] {
+            check(good).unwrap();
+        }
+        let error = check(json!({"eos_token": "<end_of_turn>"})).unwrap_err();
+        assert!(error.contains(r#"`eos_token` is "<end_of_turn>""#) && error.contains("eos_token_id"), "{error}");
+        assert!(check(json!({"eos_token": 1})).unwrap_err().contains("eos_token"));
+    }
 
     #[test]
     fn every_place_is_looked_at_and_the_rest_is_named() {

@@ -33,7 +33,7 @@ pub(crate) fn read(dir: &Path, config: &ModelConfig, template: &str) -> Result<C
     let tokenizer = Tokenizer::from_json(&bytes, template).map_err(|error| refuse(error.to_string()))?;
     match tokenizer.highest_id() {
         Some(id) if id as usize >= config.vocab_size => Err(refuse(format!(
-            "has a token with the id {id}, but config.json has a vocab_size of {}: the files are not of one checkpoint",
+            "there is a token with the id {id}, but config.json has a vocab_size of {}: the files are not of one checkpoint",
             config.vocab_size
         ))),
         None => Err(refuse("has no tokens".to_owned())),

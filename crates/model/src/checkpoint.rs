@@ -23,7 +23,7 @@ const MAX_HEADER_BYTES: u64 = 100_000_000;
 #[derive(Debug, thiserror::Error)]
 pub enum CheckpointError {
     /// No file of the folder holds weights that can be read.
-    #[error("{}: has no weights in the safetensors format; {}", dir.display(), match instead { Some(other) => format!("convert `{other}` with transformers: AutoModelForCausalLM.from_pretrained(DIR).save_pretrained(NEW), and the tokenizer alike with AutoTokenizer"), None => "give the folder of a Hugging Face checkpoint, which has model.safetensors, or model.safetensors.index.json and what it names".to_owned() })]
+    #[error("{}: has no weights in the safetensors format; {}", dir.display(), match instead { Some(other) if [".bin", ".pt", ".pth"].iter().any(|end| other.ends_with(end)) => format!("convert `{other}` with transformers: AutoModelForCausalLM.from_pretrained(DIR).save_pretrained(NEW), and the tokenizer alike with AutoTokenizer"), Some(other) => format!("`{other}` cannot be converted: download the checkpoint's *.safetensors files"), None => "give the folder of a Hugging Face checkpoint, which has model.safetensors, or model.safetensors.index.json and what it names".to_owned() })]
     NoWeights {
         /// The folder.
         dir: PathBuf,
@@ -39,7 +39,7 @@ pub enum CheckpointError {
         names: String,
     },
     /// A file of a numbered series is missing.
-    #[error("{}: is missing: the files beside it are of the same series, so fetch it, too", path.display())]
+    #[error("{}: is missing from a numbered series of files: download it", path.display())]
     NoShard {
         /// The file.
         path: PathBuf,
@@ -51,7 +51,7 @@ pub enum CheckpointError {
         path: PathBuf,
     },
     /// A tensor that follows from the others in every RecurrentGemma, and here does not.
-    #[error("{}: tensor `{name}` is not what it follows from: value {index} is {have}, and {of} makes it {want}; {advice}", path.display())]
+    #[error("{}: tensor `{name}` differs from {of}: value {index} is {have}, expected {want}; {advice}", path.display())]
     Contradicts {
         /// The file.
         path: PathBuf,

@@ -195,7 +195,7 @@ impl Fields<'_> {
             return Err(self.invalid(
                 "num_attention_heads",
                 heads,
-                format!("there are at most hidden_size, {hidden_size}"),
+                format!("must be at most hidden_size ({hidden_size})"),
             ));
         }
         // Rounded down, as the reference does.

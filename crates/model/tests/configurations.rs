@@ -117,7 +117,7 @@ fn what_cannot_be_used_is_named() {
         (json!({"hidden_size": null}), "`hidden_size` is missing"),
         (
             json!({"num_attention_heads": 34, "num_key_value_heads": 2}),
-            "`num_attention_heads` is 34; there are at most hidden_size, 32",
+            "`num_attention_heads` is 34; must be at most hidden_size (32)",
         ),
         (json!({"num_key_value_heads": 3}), "`num_key_value_heads` is 3; it must divide num_attention_heads, 4"),
         (json!({"lru_width": 30}), "`lru_width` is 30; it must be a multiple of num_attention_heads, 4"),

@@ -19,7 +19,8 @@ pub enum ChatError {
 /// The ids of a conversation, ready for the model's answer. Control tokens that the template writes become their ids;
 /// what stands in the messages stays text.
 ///
-/// Wherever no message writes a control token out, the ids are those of Hugging Face's tokenizers.
+/// Wherever no message writes a control token out, the ids are those of Hugging Face's tokenizers. A template that itself writes
+/// the delimiters of a control token around a message's content, as in `<{{ content }}>`, makes control tokens of it.
 ///
 /// # Errors
 /// The template refuses the conversation, looks into the messages for control tokens, or fails; or the tokenizer does.
@@ -34,7 +35,7 @@ pub fn encode_chat(tokenizer: &Tokenizer, template: &Template, messages: &[Messa
     // text are the template's own.
     let contents = messages.iter().map(|message| message.content.as_str());
     let texts: Vec<&str> = contents.chain([text.as_str(), template.source()]).collect();
-    let mask = Mask::new(control, &texts).ok_or(TemplateError::LooksInside)?;
+    let mask = Mask::new(control, &texts).ok_or(TemplateError::NoMask)?;
     let hidden = |message: &Message| Message { role: message.role, content: mask.put_on(&message.content) };
     let masked = template.render(&messages.iter().map(hidden).collect::<Vec<_>>()).map_err(|error| match error {
         TemplateError::Refused { .. } => TemplateError::LooksInside,

@@ -58,10 +58,24 @@ impl Control {
     }
 
     /// A control token that other characters can become when `normalizer` (the part of `tokenizer.json`) has changed them: the
-    /// tokenizer looks for tokens marked `normalized` only then. Gemma's normalizer, which replaces the space by "▁", makes none.
-    pub(crate) fn made_by_normalizer(&self, normalizer: &Value) -> Option<&str> {
-        let marked = self.tokens.iter().find(|(_, token)| token.normalized && !self.harmless(normalizer));
-        marked.map(|(_, token)| token.content.as_str())
+    /// tokenizer looks for tokens marked `normalized` only then, and for their `normalized` content. Gemma's normalizer, which
+    /// replaces the space by "▁", makes none.
+    pub(crate) fn made_by_normalizer(
+        &self,
+        normalizer: &Value,
+        normalized: impl Fn(&str) -> Option<String>,
+    ) -> Option<&str> {
+        let harmless = self.harmless(normalizer);
+        let made = |token: &AddedToken| {
+            token.normalized && !(harmless && normalized(&token.content).is_some_and(|text| text == token.content))
+        };
+        self.tokens.iter().find(|(_, token)| made(token)).map(|(_, token)| token.content.as_str())
+    }
+
+    /// A control token of one character: as text it could not be written otherwise.
+    pub(crate) fn of_one_character(&self) -> Option<&str> {
+        let single = self.tokens.iter().find(|(_, token)| token.content.chars().nth(1).is_none());
+        single.map(|(_, token)| token.content.as_str())
     }
 
     /// Whether a normalizer writes no character that a control token has.
@@ -69,7 +83,7 @@ impl Control {
         let part_of_token = |c: char| self.tokens.iter().any(|(_, token)| token.content.contains(c));
         match (normalizer["type"].as_str(), &normalizer["content"], &normalizer["normalizers"]) {
             (None, ..) => normalizer.is_null(),
-            (Some("Replace"), Value::String(content), _) => !content.contains(part_of_token),
+            (Some("Replace"), Value::String(content), _) => !content.is_empty() && !content.contains(part_of_token),
             (Some("Sequence"), _, Value::Array(parts)) => parts.iter().all(|part| self.harmless(part)),
             _ => false,
         }

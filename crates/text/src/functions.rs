@@ -46,8 +46,13 @@ fn strftime_now(format: &str) -> Result<String, Error> {
 /// JSON as Python's `json.dumps(…, ensure_ascii=False)` writes it, without escaping for HTML.
 fn to_json(value: &Value, options: Kwargs) -> Result<Value, Error> {
     let indent: Option<usize> = options.get("indent")?;
-    // Accepted and without effect, as these are what is done anyway.
-    let _: Option<bool> = options.get("ensure_ascii")?;
+    // What is done anyway may be asked for; other ids than Hugging Face's would come out of the rest.
+    for (name, done) in [("ensure_ascii", false), ("sort_keys", false)] {
+        if options.get::<Option<bool>>(name)?.is_some_and(|asked| asked != done) {
+            let problem = format!("tojson({name}=true) is not supported");
+            return Err(Error::new(ErrorKind::InvalidOperation, problem));
+        }
+    }
     options.assert_all_used()?;
     let mut bytes = Vec::new();
     let result = match indent {

@@ -9,7 +9,7 @@ use serde_json::Value;
 
 /// Repetitions in a text that a pattern is tried on.
 const LENGTH: usize = 20_000;
-/// What is repeated, and what ends the text.
+/// The repeated unit and the end of each text that a pattern is tried on.
 const PROBES: [(&str, &str); 9] =
     [(" ", "x"), ("\n", "x"), ("a", "!"), ("A", "!"), ("1", "!"), ("!", "a"), ("é", "!"), ("a ", "!"), ("a1", "!")];
 
@@ -37,7 +37,7 @@ fn try_out(pattern: &str) -> Result<(), Refused> {
     for (unit, end) in PROBES {
         let text = unit.repeat(LENGTH) + end;
         if let Some(Err(error)) = regex.find_iter(&text).find(Result::is_err) {
-            return Err(refused(format!("it gives up on {LENGTH} times {unit:?} ({error})")));
+            return Err(refused(format!("it gives up on a text of {LENGTH} times {unit:?} ({error})")));
         }
     }
     Ok(())

@@ -32,7 +32,7 @@ pub struct Template {
 #[derive(Debug, Clone, thiserror::Error, PartialEq, Eq)]
 pub enum TemplateError {
     /// The template is not valid: the bundle is at fault.
-    #[error("chat_template.jinja is not valid: {0}")]
+    #[error("the chat template is not valid: {0}")]
     Malformed(String),
     /// The template called `raise_exception`: the conversation is at fault.
     #[error("{words}")]
@@ -48,11 +48,17 @@ pub enum TemplateError {
          send the conversation without them"
     )]
     LooksInside,
+    /// The messages use so many private-use characters that none is left to mark control tokens by.
+    #[error(
+        "the conversation has nearly all of the private-use characters U+E000 to U+F8FF, and control tokens in it cannot be told \
+         from the template's: send it without them"
+    )]
+    NoMask,
     /// The system gives no thread to work on: this machine is at fault, for a moment.
     #[error("{0}")]
     NoThread(String),
     /// The template failed, or did more than a template should.
-    #[error("chat_template.jinja failed: {0}")]
+    #[error("the chat template failed: {0}")]
     Failed(String),
 }
 
@@ -126,6 +132,9 @@ impl Template {
         let context = context! {
             messages => messages,
             add_generation_prompt => reply,
+            // As transformers passes them where the caller gives none.
+            tools => (),
+            documents => (),
             bos_token => self.bos_token.as_str(),
             eos_token => self.eos_token.as_str(),
         };
@@ -229,7 +238,7 @@ mod tests {
             ("{{ {'b': 1, 'a': none} | tojson }}", r#"{"b": 1, "a": null}"#),
             ("{% set ns = namespace(n=0) %}{% set ns.n = 2 %}{{ ns.n }}", "2"),
             ("{{ bos_token }}{{ eos_token }}", "<bos><eos>"),
-            ("{% if tools is defined %}x{% endif %}{{ messages | length }}", "1"),
+            ("{% if tools is defined and tools is none and not documents %}x{% endif %}{{ messages | length }}", "x1"),
             ("a\n  {% if true %}\nb\n  {% endif %}\nc\n", "a\nb\nc"),
             ("{{ strftime_now('%Y')|length }}", "4"),
             ("{{ messages[0]['content'] | replace('<a>', 'b') }}", "b & é"),

@@ -6,8 +6,10 @@ use std::sync::Arc;
 
 use serde_json::to_value;
 use tokenizers::decoders::DecoderWrapper;
+use tokenizers::models::ModelWrapper;
 use tokenizers::{
-    AddedVocabulary, Decoder, Encoding, Model, OffsetReferential, OffsetType, PreTokenizedString, PreTokenizer, Token,
+    AddedVocabulary, Decoder, Encoding, Model, NormalizedString, Normalizer, OffsetReferential, OffsetType,
+    PreTokenizedString, PreTokenizer, Token,
 };
 
 use crate::bounded;
@@ -22,9 +24,11 @@ pub struct Tokenizer {
     /// The added tokens, control tokens switched off.
     plain: AddedVocabulary,
     byte_fallback: bool,
+    /// Bytes of the longest token.
+    longest: usize,
 }
 
-/// What control tokens are that a text writes out, such as `<start_of_turn>`.
+/// How control tokens that are written in a text, such as `<start_of_turn>`, are encoded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ControlTokens {
     /// They become their ids, as in Hugging Face's tokenizers.
@@ -33,7 +37,7 @@ pub enum ControlTokens {
     AsText,
 }
 
-/// What one token contributes to a text.
+/// The text of one token.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Piece {
     /// Whole characters.
@@ -48,13 +52,13 @@ pub(crate) enum Piece {
 #[derive(Debug, thiserror::Error)]
 pub enum TokenizerError {
     /// The file is not text.
-    #[error("tokenizer.json is not UTF-8")]
+    #[error("is not UTF-8 text")]
     NotText,
     /// The file cannot be read as a tokenizer.
-    #[error("tokenizer.json cannot be used: {0}")]
+    #[error("cannot be used: {0}")]
     Malformed(String),
     /// A regular expression in the file cannot be used.
-    #[error("the regular expression {pattern:?} in tokenizer.json cannot be used: {reason}")]
+    #[error("the regular expression {pattern:?} cannot be used: {reason}")]
     Pattern {
         /// The expression.
         pattern: String,
@@ -63,16 +67,25 @@ pub enum TokenizerError {
     },
     /// Its decoder depends on more than one token at a time.
     #[error(
-        "the decoder {0} of tokenizer.json is not supported: RecurrentGemma's tokenizers decode by Replace, \
+        "the decoder {0} is not supported: RecurrentGemma's tokenizers decode by Replace, \
          ByteFallback and Fuse"
     )]
     Decoder(&'static str),
     /// Text could become a control token by the normalizer.
     #[error(
-        "the control token {0:?} of tokenizer.json is marked \"normalized\", so that the file's normalizer can make it of other \
+        "the control token {0:?} is marked \"normalized\", so that the normalizer can make it of other \
          characters: set \"normalized\" to false for it, as Gemma's tokenizers have it"
     )]
     Normalized(String),
+    /// A character could not be written as text.
+    #[error(
+        "the control token {0:?} is a single character, so that a text with this character cannot be told from \
+         the token: set \"special\" to false for it"
+    )]
+    Single(String),
+    /// The same text has other ids each time.
+    #[error("the model has \"dropout\": {0}, which leaves out merges at random: set it to null")]
+    Dropout(f32),
     /// The text could not be encoded.
     #[error("the text cannot be tokenized: {0}")]
     Encode(String),
@@ -110,8 +123,21 @@ impl Tokenizer {
         let byte_fallback = falls_back_to_bytes(inner.get_decoder())?;
         let added = inner.get_added_tokens_decoder();
         let control = Control::new(added.into_iter(), template).map_err(|error| malformed(&error))?;
-        if let Some(token) = control.made_by_normalizer(&normalizer) {
+        let normalized = |text: &str| {
+            let mut text = NormalizedString::from(text);
+            inner.get_normalizer().map_or(Ok(()), |normalizer| normalizer.normalize(&mut text)).ok()?;
+            Some(text.get().to_owned())
+        };
+        if let Some(token) = control.made_by_normalizer(&normalizer, normalized) {
             return Err(TokenizerError::Normalized(token.to_owned()));
+        }
+        if let Some(token) = control.of_one_character() {
+            return Err(TokenizerError::Single(token.to_owned()));
+        }
+        if let ModelWrapper::BPE(model) = inner.get_model()
+            && let Some(dropout) = model.dropout.filter(|dropout| *dropout > 0.0)
+        {
+            return Err(TokenizerError::Dropout(dropout));
         }
         let mut plain = inner.get_added_vocabulary().clone();
         let marked = control.tokens().iter().map(|(_, token)| token.clone().special(true));
@@ -119,7 +145,10 @@ impl Tokenizer {
             .add_special_tokens(marked, inner.get_model(), inner.get_normalizer())
             .map_err(|error| malformed(&error))?;
         plain.set_encode_special_tokens(true);
-        let tokenizer = Self { inner, control, plain, byte_fallback };
+        let count = u32::try_from(inner.get_vocab_size(true)).unwrap_or(u32::MAX);
+        let longest =
+            (0..count).filter_map(|id| inner.id_to_token(id)).map(|token| token.len()).max().unwrap_or_default();
+        let tokenizer = Self { inner, control, plain, byte_fallback, longest };
         // A part that can be read but not run shows only when it is used.
         tokenizer.encode("a", ControlTokens::Read, true).map_err(|error| malformed(&error))?;
         Ok(tokenizer)
@@ -133,10 +162,8 @@ impl Tokenizer {
     /// The tokenizer has no token for a part of the text.
     pub fn encode(&self, text: &str, control: ControlTokens, special: bool) -> Result<Vec<u32>, TokenizerError> {
         let ids = match control {
-            ControlTokens::AsText if self.control.may_hold(text) => {
-                self.without_control(self.encode_with(&self.plain, text)?)?
-            }
-            ControlTokens::AsText | ControlTokens::Read => self.encode_with(self.inner.get_added_vocabulary(), text)?,
+            ControlTokens::AsText => self.without_control(self.encode_with(&self.plain, text)?)?,
+            ControlTokens::Read => self.encode_with(self.inner.get_added_vocabulary(), text)?,
         };
         if special { self.with_special(ids) } else { Ok(ids) }
     }
@@ -177,13 +204,19 @@ impl Tokenizer {
         self.inner.id_to_token(id).unwrap_or_default()
     }
 
+    /// The most bytes of text that so many tokens can stand for; none where a token may stand for any text, as it does in a
+    /// tokenizer without tokens for single bytes.
+    pub fn most_bytes(&self, tokens: usize) -> Option<usize> {
+        self.byte_fallback.then(|| tokens.saturating_mul(self.longest))
+    }
+
     /// The highest id of a token; nothing if there are no tokens.
     pub fn highest_id(&self) -> Option<u32> {
         let added = self.inner.get_added_vocabulary().get_added_tokens_decoder().keys().copied().max();
         self.inner.get_vocab(false).into_values().max().max(added)
     }
 
-    /// What a token contributes to a text; special tokens nothing, if they are skipped.
+    /// The text of a token; special tokens have none, if they are skipped.
     pub(crate) fn piece_of(&self, id: u32, skip_special: bool) -> Piece {
         let Some(token) = self.inner.id_to_token(id) else { return Piece::Nothing };
         if skip_special && self.inner.get_added_vocabulary().is_special_token(&token) {
@@ -430,6 +463,8 @@ mod tests {
             (nfkc(), true, false),
             (replace("＜", "<"), true, false),
             (json!({"type": "Lowercase"}), true, false),
+            (replace("\u{200b}", ""), true, false),
+            (replace("turn", "▁"), true, false),
         ] {
             let read = with(normalizer.clone(), normalized);
             assert_eq!(read.is_ok(), allowed, "{normalizer} {normalized}: {:?}", read.err());
@@ -437,6 +472,29 @@ mod tests {
                 assert!(error.to_string().contains("\"normalized\""), "{error}");
             }
         }
+    }
+
+    #[test]
+    fn no_text_has_more_bytes_than_its_tokens_may() {
+        let tokenizer = gemma_like();
+        assert_eq!(tokenizer.most_bytes(2), Some(2 * "<start_of_turn>".len()));
+        for text in ["the the the", "née 叫 🦀", "▁▁▁"] {
+            let tokens = tokenizer.encode(text, ControlTokens::AsText, false).unwrap().len();
+            assert!(tokenizer.most_bytes(tokens) >= Some(text.len()), "{text}");
+        }
+    }
+
+    #[test]
+    fn single_characters_and_dropout_are_refused() {
+        let mut file = gemma_like_json();
+        file["added_tokens"].as_array_mut().unwrap().push(json!({"id": 999, "content": "\n", "single_word": false,
+            "lstrip": false, "rstrip": false, "normalized": false, "special": true}));
+        let error = read(&file).unwrap_err().to_string();
+        assert!(error.contains(r#""\n""#) && error.contains("single character"), "{error}");
+        let mut file = gemma_like_json();
+        file["model"]["dropout"] = json!(0.1);
+        let error = read(&file).unwrap_err().to_string();
+        assert!(error.contains("dropout\": 0.1"), "{error}");
     }
 
     #[test]

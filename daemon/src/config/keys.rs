@@ -201,7 +201,7 @@ pub(super) const KEYS: &[Key] = &[
         default: None,
         flag: None,
         doc: "Longest text of a request, in bytes, all messages of a conversation together. A longer one is refused before it is \
-              tokenized. Not set: 8 for each token that a request may have, and at least 65536.",
+              tokenized. Not set: 16 for each token that a request may have, and at least 65536.",
     },
     Key {
         path: "limits.max_tokens",

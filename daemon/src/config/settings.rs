@@ -91,8 +91,8 @@ pub struct Limits {
 
 impl Limits {
     fn read(reader: &mut Reader) -> Self {
-        // Most texts have fewer bytes a token.
-        const BYTES_PER_TOKEN: usize = 8;
+        // Texts with long runs of spaces have the most bytes a token.
+        const BYTES_PER_TOKEN: usize = 16;
         const LEAST: usize = 1 << 16;
         let max_message_bytes = reader.count("limits.max_message_bytes");
         let max_prompt_tokens = reader.count("limits.max_prompt_tokens");

@@ -131,9 +131,9 @@ impl Prompt {
 fn refused_chat(error: ChatError) -> RequestError {
     match error {
         ChatError::Template(TemplateError::Refused { words, turn }) => RequestError::TemplateRefused { words, turn },
-        ChatError::Template(error @ (TemplateError::LooksInside | TemplateError::Failed(_))) => {
-            RequestError::invalid("chat.messages", error.to_string())
-        }
+        ChatError::Template(
+            error @ (TemplateError::LooksInside | TemplateError::NoMask | TemplateError::Failed(_)),
+        ) => RequestError::invalid("chat.messages", error.to_string()),
         ChatError::Template(error @ TemplateError::NoThread(_)) => RequestError::Shortage(error.to_string()),
         ChatError::Template(error @ TemplateError::Malformed(_)) => RequestError::Bundle(error.to_string()),
         ChatError::Tokenizer(error) => RequestError::Bundle(error.to_string()),
@@ -148,10 +148,10 @@ pub(super) fn generate(
 ) -> Option<Prompt> {
     use v1::generate_request::Prompt as Wire;
     match wire {
-        Some(Wire::Text(text)) => self::text(text, control, model, violations),
+        Some(Wire::Text(text)) => self::text(text, control, Tokens::of_prompt(model), model, violations),
         other if control => only_with_text(other.is_some(), violations),
         Some(Wire::Tokens(tokens)) => ids(tokens, model.limits.max_prompt_tokens, model, violations),
-        Some(Wire::Chat(chat)) => self::chat(chat, model, violations),
+        Some(Wire::Chat(chat)) => self::chat(chat, Tokens::of_prompt(model), model, violations),
         None => missing("prompt", "set one of text, tokens and chat", violations),
     }
 }
@@ -164,10 +164,10 @@ pub(super) fn score(
 ) -> Option<Prompt> {
     use v1::score_request::Input as Wire;
     match wire {
-        Some(Wire::Text(text)) => self::text(text, control, model, violations),
+        Some(Wire::Text(text)) => self::text(text, control, Tokens::of_score(model), model, violations),
         other if control => only_with_text(other.is_some(), violations),
         Some(Wire::Tokens(tokens)) => ids(tokens, model.limits.max_score_tokens, model, violations),
-        Some(Wire::Chat(chat)) => self::chat(chat, model, violations),
+        Some(Wire::Chat(chat)) => self::chat(chat, Tokens::of_score(model), model, violations),
         None => missing("input", "set one of text, tokens and chat", violations),
     }
 }
@@ -182,7 +182,7 @@ pub(super) fn tokenize(
     use v1::tokenize_request::Input as Wire;
     match wire {
         Some(Wire::Text(text)) => {
-            check_bytes("text", text.len(), model, violations);
+            check_bytes("text", text.len(), Tokens::of_prompt(model), model, violations);
             Some(Prompt::Text { text, special: !no_special_tokens, control: control_tokens(control) })
         }
         other if control => only_with_text(other.is_some(), violations),
@@ -191,7 +191,7 @@ pub(super) fn tokenize(
                 violations
                     .add("no_special_tokens", "is only allowed with text: the chat template writes special tokens");
             }
-            self::chat(chat, model, violations)
+            self::chat(chat, Tokens::of_prompt(model), model, violations)
         }
         None => missing("input", "set one of text and chat", violations),
     }
@@ -226,20 +226,47 @@ fn only_with_text(given: bool, violations: &mut Violations) -> Option<Prompt> {
     None
 }
 
-/// Refuses what is too long before it is tokenized: that takes a hundred times the memory of the text.
-fn check_bytes(field: &str, bytes: usize, model: &Model, violations: &mut Violations) {
-    let most = model.limits.max_text_bytes;
-    if bytes > most {
-        let problem = format!("has {bytes} bytes, this node takes at most {most} (limits.max_text_bytes)");
+/// Refuses a text that is too long before it is tokenized: that takes a hundred times the memory of the text. `most`: tokens that
+/// the request may have.
+fn check_bytes(field: &str, bytes: usize, most: Tokens, model: &Model, violations: &mut Violations) {
+    let allowed = model.limits.max_text_bytes;
+    let fitting = model.tokenizer.as_ref().and_then(|tokenizer| tokenizer.most_bytes(most.count));
+    if bytes > allowed {
+        let problem = format!(
+            "has {bytes} bytes, this node takes at most {allowed} (limits.max_text_bytes): send less, or token ids"
+        );
+        violations.add(field, problem);
+    } else if let Some(fitting) = fitting.filter(|fitting| bytes > *fitting) {
+        let Tokens { count, setting } = most;
+        let problem = format!(
+            "has {bytes} bytes, and the {count} tokens that this node takes ({setting}) have at most {fitting}: send less"
+        );
         violations.add(field, problem);
     }
 }
 
-fn text(text: String, control: bool, model: &Model, violations: &mut Violations) -> Option<Prompt> {
+/// Most tokens of a request, and the setting that says so.
+#[derive(Clone, Copy)]
+struct Tokens {
+    count: usize,
+    setting: &'static str,
+}
+
+impl Tokens {
+    fn of_prompt(model: &Model) -> Self {
+        Self { count: model.limits.max_prompt_tokens, setting: "limits.max_prompt_tokens" }
+    }
+
+    fn of_score(model: &Model) -> Self {
+        Self { count: model.limits.max_score_tokens, setting: "limits.max_score_tokens" }
+    }
+}
+
+fn text(text: String, control: bool, most: Tokens, model: &Model, violations: &mut Violations) -> Option<Prompt> {
     if text.is_empty() {
         violations.add("text", "is empty");
     }
-    check_bytes("text", text.len(), model, violations);
+    check_bytes("text", text.len(), most, model, violations);
     Some(Prompt::Text { text, special: true, control: control_tokens(control) })
 }
 
@@ -254,8 +281,8 @@ fn ids(wire: v1::TokenIds, most: usize, model: &Model, violations: &mut Violatio
     Some(Prompt::Tokens(wire.ids))
 }
 
-fn chat(wire: v1::Chat, model: &Model, violations: &mut Violations) -> Option<Prompt> {
-    check_bytes("chat.messages", wire.messages.iter().map(|m| m.content.len()).sum(), model, violations);
+fn chat(wire: v1::Chat, most: Tokens, model: &Model, violations: &mut Violations) -> Option<Prompt> {
+    check_bytes("chat.messages", wire.messages.iter().map(|m| m.content.len()).sum(), most, model, violations);
     let count = wire.messages.len();
     if count == 0 || count > MAX_MESSAGES {
         violations.add("chat.messages", format!("has {count} messages, allowed are 1 to {MAX_MESSAGES}"));

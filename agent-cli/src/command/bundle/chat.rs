@@ -46,5 +46,6 @@ fn in_words_of(error: impl Display) -> String {
 /// The same in words.
 pub(super) fn in_words(tokens: &[Token]) -> String {
     let words = tokens.iter().map(|token| format!("{} {:?}", token.id, token.piece));
-    format!("{QUESTION:?} begins {}", words.collect::<Vec<_>>().join(", "))
+    let more = if tokens.len() == SHOWN { ", …" } else { "" };
+    format!("first tokens of a chat with the message {QUESTION:?}: {}{}", words.collect::<Vec<_>>().join(", "), more)
 }

@@ -1,4 +1,4 @@
-//! What is said of an export at its end.
+//! The result of an export, for people and for programs.
 
 use std::borrow::Cow;
 use std::path::Path;
@@ -41,7 +41,7 @@ pub(super) fn text(exported: &Exported, out: &Path) -> String {
         ));
     }
     if !exported.tokenizer {
-        text.push_str("tokenizer   none: it takes and gives token ids only\n");
+        text.push_str("tokenizer   none: the model reads and returns token ids only\n");
     }
     for (at, line) in chat(exported).iter().enumerate() {
         text.push_str(&format!("{:<12}{line}\n", if at == 0 { "chat" } else { "" }));
@@ -53,8 +53,8 @@ pub(super) fn text(exported: &Exported, out: &Path) -> String {
     text
 }
 
-/// What became of the checkpoint's chat templates, and what the one that was taken does; nothing where the checkpoint was
-/// exported without its tokenizer.
+/// The chat template that was taken, those that were left out, and its rules; nothing where the checkpoint was exported without
+/// its tokenizer.
 fn chat(exported: &Exported) -> Vec<String> {
     let ChatTemplate { from, unused, .. } = &exported.chat_template;
     if !exported.tokenizer {
@@ -73,21 +73,27 @@ fn chat(exported: &Exported) -> Vec<String> {
 
 /// The rules of a chat template, in words.
 fn rules(rules: &ChatRules) -> Vec<String> {
+    if let ([], [(_, words), ..]) = (rules.roles.as_slice(), rules.refused.as_slice()) {
+        return vec![format!("refuses every conversation ({words}): send texts or token ids")];
+    }
     let alternating = if rules.alternating { "; turns alternate" } else { "" };
     let mut lines = vec![format!("takes the roles {}{alternating}", rules.roles.join(", "))];
     if !rules.refused.is_empty() {
         let refused = rules.refused.iter().map(|(role, words)| format!("{role} ({words})"));
         lines.push(format!("refuses {}", refused.collect::<Vec<_>>().join(", ")));
     }
-    let begins =
-        if rules.begins { "begins with the model's first token" } else { "writes no first token, and none is added" };
+    let begins = if rules.begins {
+        "begins with the model's first token"
+    } else {
+        "does not write the model's first token, and the daemon does not add it"
+    };
     lines.push(match rules.opening.as_str() {
         "" => format!("{begins}; writes nothing to open an answer"),
         opening => format!("{begins}; opens an answer with {opening:?}"),
     });
     if let Some((id, token)) = &rules.unended {
         lines.push(format!(
-            "warning: {token} ({id}) closes an answer, but does not end it: add {id} to eos_token_id in \
+            "warning: {token} ({id}) follows an answer, but is not an end token: add {id} to eos_token_id in \
              generation_config.json, and export again"
         ));
     }
@@ -249,17 +255,32 @@ mod tests {
                 "takes the roles user, assistant; turns alternate",
                 "refuses system (System role not supported)",
                 r#"begins with the model's first token; opens an answer with "<start_of_turn>model\n""#,
-                "warning: <end_of_turn> (107) closes an answer, but does not end it: add 107 to eos_token_id in \
+                "warning: <end_of_turn> (107) follows an answer, but is not an end token: add 107 to eos_token_id in \
                  generation_config.json, and export again",
             ]
         );
     }
 
     #[test]
+    fn a_template_that_refuses_everything_is_told() {
+        let mut exported = exported(Some("chat_template.jinja"), &[]);
+        exported.chat_rules = Some(ChatRules {
+            roles: Vec::new(),
+            refused: vec![("user", "tools only".to_owned())],
+            alternating: false,
+            begins: false,
+            opening: String::new(),
+            unended: None,
+        });
+        let told = "refuses every conversation (tools only): send texts or token ids";
+        assert_eq!(chat_lines(&exported), ["template of chat_template.jinja", told]);
+    }
+
+    #[test]
     fn without_a_tokenizer_nothing_is_said_of_conversations() {
         let exported = Exported { tokenizer: false, ..exported(None, &[]) };
         let text = text(&exported, Path::new("my model"));
-        assert!(text.contains("\ntokenizer   none: it takes and gives token ids only\n"), "{text}");
+        assert!(text.contains("\ntokenizer   none: the model reads and returns token ids only\n"), "{text}");
         assert!(!text.contains("\nchat ") && !text.contains("conversations"), "{text}");
         assert!(text.ends_with("\nServe it:   recurved --bundle 'my model'"), "{text}");
     }
