@@ -9,7 +9,25 @@ pub struct Progress(Mutex<State>);
 #[derive(Debug, Default)]
 struct State {
     part: Option<Part>,
-    trouble: Option<String>,
+    trouble: Option<Trouble>,
+}
+
+/// Why nothing is served although there is a model.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Trouble {
+    /// None of the models of the store can be served, for this reason. A deployment ends it.
+    Models(String),
+    /// The configuration's bundle is damaged, in this way. A restart with a whole one ends it: nothing can be deployed.
+    Bundle(String),
+}
+
+impl Trouble {
+    /// The reason, without advice.
+    pub fn reason(&self) -> &str {
+        match self {
+            Self::Models(reason) | Self::Bundle(reason) => reason,
+        }
+    }
 }
 
 /// What is done of it.
@@ -54,13 +72,13 @@ impl Progress {
         self.lock().part.clone()
     }
 
-    /// There are models, and none can be served, for this reason.
-    pub fn in_trouble(&self, reason: &str) {
-        self.lock().trouble = Some(reason.to_owned());
+    /// There are models, and none can be served.
+    pub fn in_trouble(&self, trouble: Trouble) {
+        self.lock().trouble = Some(trouble);
     }
 
     /// Why none of the models that there are is served; none where one is, or there are none.
-    pub fn trouble(&self) -> Option<String> {
+    pub fn trouble(&self) -> Option<Trouble> {
         self.lock().trouble.clone()
     }
 

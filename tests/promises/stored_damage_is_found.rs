@@ -54,6 +54,16 @@ fn damage_little(dir: &Path, bundle: &Path) -> u64 {
     size
 }
 
+/// Removes the file of a layer, and returns its size.
+fn unlink(dir: &Path, bundle: &Path) -> u64 {
+    let (path, size) = blob(dir, bundle, "weights/layer-01.bin");
+    fs::remove_file(path).unwrap();
+    size
+}
+
+/// A rate at which the background takes some seconds to come to this layer.
+const SLOW: u64 = 20_000;
+
 /// What the daemon says of itself, of this check.
 async fn findings(daemon: &Daemon, check: &str) -> Vec<Finding> {
     let answer = soon(operator(daemon).await.check(recurve_proto::v1::CheckRequest {})).await.unwrap();
@@ -141,6 +151,64 @@ async fn damage_that_no_step_shows_is_found_in_the_background_while_the_model_is
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_blob_that_is_missing_at_the_start_is_told_as_damage_and_a_deployment_brings_it() {
+    let state = two_models();
+    let (int4, int8) = (world::tiny("int4"), world::tiny("int8"));
+    let lost = unlink(state.path(), &int8);
+    let daemon = without_background(state.path()).allow("rolled back").allow("a stored model is damaged").start();
+    assert_eq!(daemon.wait_for("ready")["bundle"], digest(&int4).as_str());
+    let reason = failure(&daemon, &int8).unwrap();
+    assert!(reason.starts_with("weights/layer-01.bin") && reason.ends_with("the file is missing"), "{reason}");
+    until("the event", async || kinds(&history(&daemon, 0).await.1).contains(&"model.damaged")).await;
+    until("the alarm", async || alarms(&daemon).await.contains(&"model-damaged".to_owned())).await;
+    assert_eq!(deploy(&daemon, &int8)["sent"].as_u64(), Some(lost), "only what is missing travels");
+    assert_eq!((served(&daemon).await, failure(&daemon, &int8)), (digest(&int8), None));
+    until("no alarm", async || alarms(&daemon).await.is_empty()).await;
+    assert!(daemon.stop().success());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_blob_that_is_removed_while_the_model_is_served_is_found_in_the_background() {
+    let state = two_models();
+    let (int4, int8) = (world::tiny("int4"), world::tiny("int8"));
+    let setup = Setup::managed(state.path()).set("verify.rate", SLOW);
+    let daemon = setup.allow("rolled back").allow("a stored model is damaged").start();
+    let lost = unlink(state.path(), &int8);
+    assert_eq!(daemon.wait_for("ready")["bundle"], digest(&int8).as_str());
+    let reason = daemon.wait_for("rolled back")["reason"].as_str().unwrap().to_owned();
+    assert!(reason.starts_with("weights/layer-01.bin") && reason.ends_with("the file is missing"), "{reason}");
+    until("int4 answers", async || served(&daemon).await == digest(&int4)).await;
+    until("the event", async || kinds(&history(&daemon, 0).await.1).contains(&"model.damaged")).await;
+    until("the alarm", async || alarms(&daemon).await.contains(&"model-damaged".to_owned())).await;
+    assert_eq!(failure(&daemon, &int8).as_ref(), Some(&reason));
+    assert_eq!(deploy(&daemon, &int8)["sent"].as_u64(), Some(lost));
+    assert_eq!((served(&daemon).await, failure(&daemon, &int8)), (digest(&int8), None));
+    until("no alarm", async || alarms(&daemon).await.is_empty()).await;
+    assert!(daemon.stop().success());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_active_model_that_is_whole_again_is_served_without_a_restart() {
+    let (state, int8) = (tempfile::tempdir().unwrap(), world::tiny("int8"));
+    let daemon = without_background(state.path()).start();
+    deploy(&daemon, &int8);
+    assert!(daemon.stop().success());
+    // The background comes to this layer late enough for it to be put back before.
+    let (shard, _) = blob(state.path(), &int8, "weights/layer-04.bin");
+    let aside = state.path().join("aside");
+    fs::rename(&shard, &aside).unwrap();
+    let setup = Setup::managed(state.path()).set("verify.rate", 2 * SLOW);
+    let daemon = setup.allow("a stored model is damaged").allow("none to go back to").start();
+    assert_eq!(health(&daemon).await, ServingStatus::NotServing);
+    fs::rename(&aside, &shard).unwrap();
+    until("it serves", async || health(&daemon).await == ServingStatus::Serving).await;
+    assert_eq!((served(&daemon).await, failure(&daemon, &int8)), (digest(&int8), None));
+    until("no alarm", async || alarms(&daemon).await.is_empty()).await;
+    assert!(daemon.has_logged("the active model is whole again and is served"));
+    assert!(daemon.stop().success());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_damaged_model_with_none_before_it_is_not_served_and_the_reason_is_told() {
     let (state, int8) = (tempfile::tempdir().unwrap(), world::tiny("int8"));
     let daemon = without_background(state.path()).start();
@@ -182,18 +250,40 @@ async fn a_deployment_of_what_is_there_and_served_brings_what_is_damaged() {
     assert!(daemon.stop().success());
 }
 
+/// The one line of a daemon that serves a damaged folder.
+const FOLDER_DAMAGED: &str =
+    "the bundle is damaged and is not served: copy or export the bundle again, and restart the daemon";
+
+/// A daemon that serves a folder stops that, and says what is wrong and what to do: not to deploy, which it refuses.
+async fn a_folder_is_told_to_be_damaged(daemon: &Daemon, wrong: &str) {
+    until("it stops serving", async || health(daemon).await == ServingStatus::NotServing).await;
+    let refused = ask(daemon, &["generate", "--tokens", "2,9", "--max-tokens", "1"]).stderr;
+    for words in ["weights/layer-01.bin", wrong, "copy or export the bundle again, and restart the daemon"] {
+        assert!(refused.contains(words), "{words}: {refused}");
+    }
+    assert!(!refused.contains("agent-cli deploy"), "{refused}");
+    let found = findings(daemon, "models").await;
+    assert!(found[0].found.starts_with("model-damaged: weights/layer-01.bin"), "{found:?}");
+    assert_eq!(daemon.lines(FOLDER_DAMAGED).len(), 1, "it is logged once");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_that_is_removed_from_the_folder_is_found_in_the_background() {
+    let dir = tempfile::tempdir().unwrap();
+    let bundle = altered::copy(&world::tiny("int8"), &dir.path().join("bundle"));
+    let daemon = Setup::new(&bundle).unix().set("verify.rate", SLOW).allow(FOLDER_DAMAGED).start();
+    unlink(&bundle, &bundle);
+    a_folder_is_told_to_be_damaged(&daemon, "the file is missing").await;
+    assert!(daemon.stop().success());
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_damaged_folder_is_refused_by_name_or_found_in_the_background() {
     let dir = tempfile::tempdir().unwrap();
     let bundle = altered::copy(&world::tiny("int8"), &dir.path().join("bundle"));
     damage_little(&bundle, &bundle);
-    let setup = Setup::new(&bundle).unix().set("verify.rate", 2_000_000).allow("is damaged");
-    let daemon = setup.start();
-    until("it stops serving", async || health(&daemon).await == ServingStatus::NotServing).await;
-    let refused = ask(&daemon, &["generate", "--tokens", "2,9", "--max-tokens", "1"]);
-    assert!(refused.stderr.contains("weights/layer-01.bin"), "{}", refused.stderr);
-    let found = findings(&daemon, "models").await;
-    assert!(found[0].found.starts_with("model-damaged: weights/layer-01.bin"), "{found:?}");
+    let daemon = Setup::new(&bundle).unix().set("verify.rate", 2_000_000).allow(FOLDER_DAMAGED).start();
+    a_folder_is_told_to_be_damaged(&daemon, "holds other bytes").await;
     assert!(daemon.stop().success());
     damage_much(&bundle, &bundle);
     let mut program = clean(binary("recurved"));

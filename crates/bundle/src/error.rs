@@ -1,5 +1,6 @@
 //! What can be wrong with a bundle, each cause under its own name, and what to do about it.
 
+use std::io::{self, ErrorKind};
 use std::path::PathBuf;
 
 use crate::digest::Digest;
@@ -126,16 +127,14 @@ pub enum BundleError {
 impl BundleError {
     /// What is wrong with the blob, in words that do not name it; `None` where the error says nothing of what it holds.
     pub fn damage(&self) -> Option<String> {
-        /// EIO: input/output error.
-        const EIO: i32 = 5;
         match self {
+            Self::BlobMissing { .. } => Some("the file is missing".to_owned()),
             Self::BlobSize { declared, actual, .. } => {
                 Some(format!("the file has {actual} bytes instead of {declared}"))
             }
             Self::BlobDigest { actual, .. } => Some(format!("the file holds other bytes ({actual})")),
-            Self::Io { source, .. } if source.raw_os_error() == Some(EIO) => {
-                Some(format!("the disk cannot read it: {source}"))
-            }
+            Self::Io { source, .. } if source.kind() == ErrorKind::NotFound => Some("the file is missing".to_owned()),
+            Self::Io { source, .. } if is_unreadable(source) => Some(format!("the disk cannot read it: {source}")),
             _ => None,
         }
     }
@@ -150,10 +149,48 @@ impl BundleError {
     }
 }
 
+/// Whether Linux cannot bring in a file's bytes: its disk fails, or the file system's own checks do.
+///
+/// `WeightsError::is_unreadable` in `crates/runtime` has the same list; a test of the store compares them.
+pub fn is_unreadable(error: &io::Error) -> bool {
+    /// The disk reports an error (EIO), a checksum of the file system differs (EBADMSG), its structures are damaged (EUCLEAN), or
+    /// the memory that holds the bytes is faulty (EHWPOISON).
+    const CODES: [i32; 4] = [5, 74, 117, 133];
+    error.raw_os_error().is_some_and(|code| CODES.contains(&code))
+}
+
 /// Where in a document, as the beginning of a message; nothing where the document as a whole is wrong.
 fn place(field: &str) -> String {
     match field {
         "." => String::new(),
         field => format!("field `{field}`: "),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn damage(source: io::Error) -> Option<String> {
+        BundleError::Io { action: "read", path: "blob".into(), source }.damage()
+    }
+
+    #[test]
+    fn what_the_disk_and_the_file_system_report_is_damage_and_a_refusal_is_not() {
+        for (name, code) in [("EIO", 5), ("EBADMSG", 74), ("EUCLEAN", 117), ("EHWPOISON", 133)] {
+            let words = damage(io::Error::from_raw_os_error(code));
+            assert!(words.is_some_and(|words| words.starts_with("the disk cannot read it: ")), "{name}");
+        }
+        for (name, code) in [("EINTR", 4), ("EACCES", 13), ("EMFILE", 24), ("ELOOP", 40)] {
+            assert_eq!(damage(io::Error::from_raw_os_error(code)), None, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_blob_that_is_missing_is_damage() {
+        let digest = Digest::of(b"x");
+        let missing = BundleError::BlobMissing { what: "weights/a.bin".to_owned(), digest };
+        assert_eq!(missing.damage().as_deref(), Some("the file is missing"));
+        assert_eq!(damage(ErrorKind::NotFound.into()).as_deref(), Some("the file is missing"));
     }
 }

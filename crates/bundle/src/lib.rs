@@ -22,7 +22,7 @@ pub mod shell;
 pub use blob::{Hasher, hash_file};
 pub use diff::{Change, Diff, FileChange};
 pub use digest::Digest;
-pub use error::BundleError;
+pub use error::{BundleError, is_unreadable};
 pub use filepath::check_filepath;
 pub use generation::{GENERATION_FORMAT, GenerationDefaults, REPETITION_PENALTY};
 pub use golden::{GOLDEN_FORMAT, Golden, Tolerance};

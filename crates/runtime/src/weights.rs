@@ -74,12 +74,17 @@ pub enum WeightsError {
 }
 
 impl WeightsError {
-    /// Whether a file cannot be read: it was cut short, or its disk fails. Reading it through a mapping would end the process.
+    /// Whether a file cannot be read: it was cut short, its disk fails, or the file system's own checks do. Reading it through a
+    /// mapping would end the process.
     pub fn is_unreadable(&self) -> bool {
+        /// `is_unreadable` in `crates/bundle/src/error.rs` has the same list, and says what each means; a test of the daemon's store
+        /// compares them.
+        const CODES: [i32; 4] = [libc::EIO, libc::EBADMSG, libc::EUCLEAN, libc::EHWPOISON];
         let Self::Io { source, .. } = self else { return false };
-        // What `madvise` says of pages that cannot be brought in is EFAULT.
-        let codes = [libc::EFAULT, libc::EIO, libc::EHWPOISON];
-        source.kind() == ErrorKind::UnexpectedEof || source.raw_os_error().is_some_and(|code| codes.contains(&code))
+        // `madvise` fails with EFAULT for pages that cannot be brought in, whatever the reason.
+        let of_mapping = source.raw_os_error() == Some(libc::EFAULT);
+        let of_disk = source.raw_os_error().is_some_and(|code| CODES.contains(&code));
+        of_mapping || of_disk || source.kind() == ErrorKind::UnexpectedEof
     }
 }
 
@@ -251,6 +256,20 @@ mod tests {
         let error = error.to_string();
         assert!(error.contains("shrank") && error.contains("cannot be read ahead"), "{error}");
         std::fs::remove_file(path).unwrap();
+    }
+
+    #[test]
+    fn what_the_disk_and_the_file_system_report_is_unreadable_and_a_refusal_is_not() {
+        let is_unreadable = |code| {
+            let source = io::Error::from_raw_os_error(code);
+            WeightsError::Io { path: "shard".into(), source }.is_unreadable()
+        };
+        for code in [libc::EIO, libc::EBADMSG, libc::EUCLEAN, libc::EHWPOISON, libc::EFAULT] {
+            assert!(is_unreadable(code), "{code}");
+        }
+        for code in [libc::EACCES, libc::EMFILE, libc::ENOENT, libc::ENOMEM] {
+            assert!(!is_unreadable(code), "{code}");
+        }
     }
 
     #[test]

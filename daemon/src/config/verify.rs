@@ -12,8 +12,8 @@ pub(super) const RATE: Key = Key {
     kind: Kind::Integer { min: 0, max: 1 << 40 },
     default: Some("20000000"),
     flag: None,
-    doc: "Bytes of the stored models, or of `bundle`, that are hashed each second in the background, at the lowest priority: all of them \
-          once from when the daemon is ready, and again after `verify.hours`. A model that is found damaged is no longer served. \
+    doc: "Bytes of the stored models, or of `bundle`, that are hashed each second in the background, at the lowest CPU priority: all of \
+          them once from when the daemon is ready, and again after `verify.hours`. A model that is found damaged is no longer served. \
           0: never.",
 };
 

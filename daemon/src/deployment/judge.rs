@@ -9,10 +9,12 @@ use recurve_telemetry::event;
 use tokio::task::spawn_blocking;
 use tracing::{error, info};
 
+use super::load::{Loaded, Means};
 use super::{AGAIN, Deployment, Turn, Verdict, start};
 use crate::Error;
 use crate::grpc::Server;
 use crate::node::Phase;
+use crate::progress::Trouble;
 use crate::store::{SELF, Store, StoreError};
 
 impl Deployment {
@@ -24,6 +26,10 @@ impl Deployment {
         let verdict = match turn {
             Turn::Verdict(verdict) => verdict,
             Turn::Damaged(reason) => return self.give_up(&reason, server).await,
+            Turn::Mended => {
+                self.come_back(server).await;
+                return Ok(());
+            }
         };
         match verdict {
             Verdict::Proved => {
@@ -78,11 +84,38 @@ impl Deployment {
         server.enter(Phase::Switching).await;
         self.watch = None;
         self.retire(Duration::ZERO).await;
-        self.means.progress.in_trouble(reason);
-        error!(reason, "the model that was served is damaged and there is none to go back to: deploy it again");
+        if self.store.is_some() {
+            self.means.progress.in_trouble(Trouble::Models(reason.to_owned()));
+            error!(reason, "the model that was served is damaged and there is none to go back to: deploy it again");
+        } else {
+            // The line that told of the damage says what to do.
+            self.means.progress.in_trouble(Trouble::Bundle(reason.to_owned()));
+        }
         server.enter(Phase::Empty).await;
         self.look_after();
         Ok(())
+    }
+
+    /// The active model was damaged, so that nothing is served, and is whole again: it is loaded as at a start.
+    async fn come_back(&mut self, server: &Server) {
+        let Some(store) = self.store.clone() else { return };
+        let Some(bundle) = store.active().filter(|active| store.damage_of(active).is_none()) else { return };
+        if self.running.is_some() || self.stopping.is_cancelled() {
+            return;
+        }
+        server.enter(Phase::Switching).await;
+        match open(self.means.clone(), store, bundle).await {
+            Ok(loaded) => {
+                info!(model = loaded.serving.model.name, %bundle, "the active model is whole again and is served");
+                self.running = Some(loaded);
+            }
+            Err(reason) => {
+                self.means.progress.in_trouble(Trouble::Models(reason.clone()));
+                error!(%bundle, reason, "the active model is whole again and cannot be served: deploy one");
+            }
+        }
+        server.enter(self.phase()).await;
+        self.look_after();
     }
 
     /// The model that is served fails: the one before it takes its place, or none.
@@ -95,23 +128,20 @@ impl Deployment {
         self.retire(Duration::ZERO).await;
         let loaded = match back {
             None => None,
-            Some(back) => {
-                let (means, store) = (self.means.clone(), Arc::clone(store));
-                let loading = spawn_blocking(move || start::open(&means, &store, back)).await;
-                match loading.unwrap_or_else(|_| Err("loading it panicked".to_owned())) {
-                    Ok(loaded) => Some(loaded),
-                    Err(why) => {
-                        self.means.progress.in_trouble(&format!("{reason}; the one before: {why}"));
-                        error!(bundle = %back, reason = why, "the model before cannot be served either: deploy one");
-                        None
-                    }
+            Some(back) => match open(self.means.clone(), Arc::clone(store), back).await {
+                Ok(loaded) => Some(loaded),
+                Err(why) => {
+                    let trouble = Trouble::Models(format!("{reason}; the one before: {why}"));
+                    self.means.progress.in_trouble(trouble);
+                    error!(bundle = %back, reason = why, "the model before cannot be served either: deploy one");
+                    None
                 }
-            }
+            },
         };
         match &back {
             Some(back) => error!(event = event::ROLLED_BACK.name, from = %failed, to = %back, reason, "rolled back"),
             None => {
-                self.means.progress.in_trouble(reason);
+                self.means.progress.in_trouble(Trouble::Models(reason.to_owned()));
                 error!(
                     event = event::ROLLED_BACK.name,
                     from = %failed,
@@ -134,6 +164,12 @@ impl Deployment {
             error!("the engine of the model before panicked while it ended");
         }
     }
+}
+
+/// Loads a model of the store, or returns why it cannot be served.
+async fn open(means: Means, store: Arc<Store>, bundle: Digest) -> Result<Loaded, String> {
+    let loading = spawn_blocking(move || start::open(&means, &store, bundle)).await;
+    loading.unwrap_or_else(|_| Err("loading it panicked".to_owned()))
 }
 
 /// Writes that the active model failed; gives it and the one that is active now.

@@ -43,13 +43,15 @@ pub(crate) use watch::{STEP_ENDING, Verdict};
 /// How soon what the disk refused is written again.
 const AGAIN: Duration = Duration::from_secs(5);
 
-/// What there is to say of the model that is served.
+/// What there is to say of the model that is served, or of the active one while none is.
 #[derive(Debug)]
 pub(crate) enum Turn {
     /// How it serves.
     Verdict(Verdict),
     /// What is stored of it is damaged, in this way.
     Damaged(String),
+    /// The active model was damaged, so that nothing is served, and is whole again.
+    Mended,
 }
 
 /// What is served, and what it takes to serve something else.
@@ -123,7 +125,7 @@ impl Deployment {
         }
     }
 
-    /// Ends when there is something to say of the model that is served.
+    /// Ends when there is something to say of the model that is served, or of the active one while none is.
     pub(crate) async fn verdict(&mut self) -> Turn {
         let Self { watch, stored, running, unconfirmed, .. } = self;
         let served = running.as_ref().map(|loaded| *loaded.bundle.digest());
@@ -133,15 +135,19 @@ impl Deployment {
                 None => std::future::pending().await,
             }
         };
-        let damaged = async {
+        let kept = async {
             match (stored, served) {
-                (Some(stored), Some(served)) => stored.damaged(served).await,
-                _ => std::future::pending().await,
+                (Some(stored), Some(served)) => Turn::Damaged(stored.damaged(served).await),
+                (Some(stored), None) => {
+                    stored.mended().await;
+                    Turn::Mended
+                }
+                (None, _) => std::future::pending().await,
             }
         };
         tokio::select! {
             biased;
-            reason = damaged => Turn::Damaged(reason),
+            turn = kept => turn,
             verdict = watched => Turn::Verdict(verdict),
             () = sleep(AGAIN), if *unconfirmed => Turn::Verdict(Verdict::Proved),
         }

@@ -9,6 +9,7 @@ use tracing::error;
 
 use super::load::{Loaded, Means, load};
 use crate::Error;
+use crate::progress::Trouble;
 use crate::store::{SELF, Stage, Store, StoreError};
 
 /// The configuration's bundle.
@@ -53,7 +54,7 @@ pub(super) fn first(means: &Means, store: &Store) -> Option<Loaded> {
         } else {
             unless_failed(store.go_back(SELF, &reason));
         }
-        means.progress.in_trouble(&reason);
+        means.progress.in_trouble(Trouble::Models(reason.clone()));
         error!(bundle = %active, reason, "the active model cannot be served and there is none to go back to: deploy one");
         return None;
     };
@@ -65,7 +66,7 @@ pub(super) fn first(means: &Means, store: &Store) -> Option<Loaded> {
         }
         Err(error) => {
             unless_failed(store.note("serve", Some(previous), SELF, &error));
-            means.progress.in_trouble(&format!("{reason}; the one before: {error}"));
+            means.progress.in_trouble(Trouble::Models(format!("{reason}; the one before: {error}")));
             error!(bundle = %active, reason, %previous, error, "neither the active model nor the one before can be served");
             None
         }

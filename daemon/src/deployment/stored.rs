@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use recurve_bundle::{Bundle, BundleError, Digest, hash_file};
 use recurve_telemetry::event;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 use tokio_util::task::AbortOnDropHandle;
@@ -19,12 +19,13 @@ use tracing::{error, info, warn};
 
 use crate::config::{Settings, VerifySettings};
 use crate::node::Node;
-use crate::store::{SELF, Store};
+use crate::store::{Checked, SELF, Store};
 use crate::telemetry::alarm;
 
 /// How often it is looked whether the state directory is in its place.
 const LOOK: Duration = Duration::from_secs(5);
-/// The least priority: whatever else computes goes first.
+/// The lowest CPU priority: whatever else computes goes first. Where the scheduler of the disk knows priorities, Linux derives the
+/// thread's from this one: the lowest of the class "best effort".
 const NICE: i32 = 19;
 
 /// Why models are damaged, by their digests.
@@ -34,6 +35,8 @@ type Damage = BTreeMap<Digest, String>;
 #[derive(Debug)]
 pub(super) struct Stored {
     damage: watch::Receiver<Damage>,
+    /// Notified when the active model was damaged and is whole again.
+    mended: Arc<Notify>,
     _stop: Sender<()>,
     _look: AbortOnDropHandle<()>,
 }
@@ -49,9 +52,10 @@ impl Stored {
         let own = watch::Sender::new(Damage::default());
         let damage = store.as_ref().map_or_else(|| own.subscribe(), |store| store.damage());
         let look = look(Arc::clone(node), store.clone(), damage.clone());
+        let mended = Arc::new(Notify::new());
         let (stop, stopped) = channel();
         let of = match (store, bundle) {
-            (Some(store), _) => Some(Of::Store(store)),
+            (Some(store), _) => Some(Of::Store(store, Arc::clone(&mended))),
             (None, Some(bundle)) => Some(Of::Bundle(Box::new(bundle), own)),
             (None, None) => None,
         };
@@ -61,7 +65,7 @@ impl Stored {
                 error!(%error, "stored models are not verified: the system gives no thread");
             }
         }
-        Self { damage, _stop: stop, _look: AbortOnDropHandle::new(tokio::spawn(look)) }
+        Self { damage, mended, _stop: stop, _look: AbortOnDropHandle::new(tokio::spawn(look)) }
     }
 
     /// Ends when this model, which is served, is found to be damaged; returns in which way.
@@ -74,6 +78,11 @@ impl Stored {
                 std::future::pending::<()>().await;
             }
         }
+    }
+
+    /// Ends when the active model was damaged and is found whole again.
+    pub(super) async fn mended(&mut self) {
+        self.mended.notified().await;
     }
 }
 
@@ -118,7 +127,8 @@ fn tell(node: &Node, dir: &str, in_place: bool) {
 /// What is hashed.
 #[derive(Debug)]
 enum Of {
-    Store(Arc<Store>),
+    /// The models of a store. The other one is notified when the active model was damaged and is whole again.
+    Store(Arc<Store>, Arc<Notify>),
     /// Damage of it is told to the sender.
     Bundle(Box<Bundle>, watch::Sender<Damage>),
 }
@@ -162,7 +172,7 @@ impl Hashing {
         loop {
             let mut pace = Pace { rate: self.settings.rate, begun: Instant::now(), bytes: 0, stopped: &self.stopped };
             let passed = match &self.of {
-                Of::Store(store) => of_store(store, &mut pace),
+                Of::Store(store, mended) => of_store(store, mended, &mut pace),
                 Of::Bundle(bundle, damage) => of_bundle(bundle, damage, &mut pace),
             };
             let (seconds, bytes) = (pace.begun.elapsed().as_secs(), pace.bytes);
@@ -181,41 +191,53 @@ impl Hashing {
 
 /// Hashes every blob of a store once, those of the active model first. Continues with whether all is whole; breaks when it has to
 /// end.
-fn of_store(store: &Arc<Store>, pace: &mut Pace<'_>) -> ControlFlow<(), bool> {
-    let (mut seen, mut whole) = (BTreeSet::new(), true);
+fn of_store(store: &Arc<Store>, mended: &Notify, pace: &mut Pace<'_>) -> ControlFlow<(), bool> {
+    // The blobs that were hashed, and whether each holds what its name says.
+    let (mut seen, mut whole) = (BTreeMap::new(), true);
     let active = store.active();
     let mut models: Vec<Digest> = store.models().iter().map(|listed| listed.bundle).collect();
     models.sort_by_key(|bundle| Some(*bundle) != active);
     for bundle in models {
         for part in store.parts(bundle) {
             let digest = part.blob.digest;
-            if !seen.insert(digest) {
+            if seen.contains_key(&digest) {
                 continue;
             }
-            match store.check_part(&part, &mut |bytes| pace.go_on(bytes)) {
-                Ok(found) => whole &= found.is_none(),
+            let checked = store.check_part(&part, &mut |bytes| pace.go_on(bytes));
+            if pace.is_stopped() {
+                return ControlFlow::Break(());
+            }
+            seen.insert(digest, matches!(checked, Ok(Checked::Whole)));
+            match checked {
+                Ok(Checked::Whole | Checked::Unsure | Checked::Absent) => {}
+                Ok(Checked::Damaged(_)) => whole = false,
                 Err(error) => {
                     whole = false;
                     warn!(%error, "a stored blob cannot be hashed");
                 }
-            }
-            if pace.is_stopped() {
-                return ControlFlow::Break(());
             }
             if active != Some(bundle) {
                 // It may not push out what is served.
                 store.drop_from_cache(&digest);
             }
         }
-        // A blob that it lacked may have come with another model.
-        if store.damage_of(&bundle).is_some() && store.is_complete(bundle) {
-            match store.verify(bundle, SELF, &mut |_| {}) {
-                Ok(_) => info!(%bundle, "a model that was damaged is whole again"),
-                Err(_) => whole = false,
+        // What it lacked may have come, or have been put back by hand. All of it was hashed just now.
+        let is_whole = || store.parts(bundle).iter().all(|part| seen.get(&part.blob.digest) == Some(&true));
+        if store.damage_of(&bundle).is_some() && store.is_complete(bundle) && is_whole() {
+            match store.found_whole(bundle, SELF) {
+                Ok(()) => {
+                    info!(%bundle, "a model that was damaged is whole again");
+                    if store.active() == Some(bundle) {
+                        mended.notify_one();
+                    }
+                }
+                Err(error) => warn!(%bundle, %error, "a model is whole again, and that cannot be recorded"),
             }
         }
     }
-    ControlFlow::Continue(whole)
+    // One that lacks a blob is damaged until the blob is there again.
+    let is_damaged = !store.damage().borrow().is_empty();
+    ControlFlow::Continue(whole && !is_damaged)
 }
 
 /// The same of a bundle's folder, of which nothing is removed.
@@ -235,25 +257,64 @@ fn of_bundle(bundle: &Bundle, damage: &watch::Sender<Damage>, pace: &mut Pace<'_
                     warn!(%error, "a blob of the bundle cannot be hashed");
                     continue;
                 };
+                // It is told once: all of the bundle has to be brought again, and nothing is served until then.
+                if damage.borrow().contains_key(bundle.digest()) {
+                    continue;
+                }
                 let reason = format!("{what}: blob {} is damaged: {words}", blob.digest);
                 error!(
                     event = event::MODEL_DAMAGED.name,
                     models = %bundle.digest(),
                     reason,
-                    "the bundle is damaged: copy or export it again, and restart the daemon"
+                    "the bundle is damaged and is not served: copy or export the bundle again, and restart the daemon"
                 );
                 damage.send_modify(|damage| {
-                    damage.entry(*bundle.digest()).or_insert(reason);
+                    damage.insert(*bundle.digest(), reason);
                 });
             }
         }
     }
-    ControlFlow::Continue(whole)
+    let is_damaged = !damage.borrow().is_empty();
+    ControlFlow::Continue(whole && !is_damaged)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
+    use crate::store::tests::{open, prepare, sent};
+
+    /// One pass over a store: whether all is whole, and the bytes that were hashed at the rate.
+    fn pass(store: &Arc<Store>, mended: &Notify) -> (bool, u64) {
+        let (_stop, stopped) = channel();
+        let rate = NonZeroU64::new(1 << 40).unwrap();
+        let mut pace = Pace { rate, begun: Instant::now(), bytes: 0, stopped: &stopped };
+        let passed = of_store(store, mended, &mut pace);
+        (passed == ControlFlow::Continue(true), pace.bytes)
+    }
+
+    #[tokio::test]
+    async fn a_missing_blob_is_found_and_the_active_model_that_is_whole_again_is_told_of() {
+        let dir = tempfile::tempdir().unwrap();
+        let (store, mended) = (open(dir.path()), Notify::new());
+        let model = prepare(&store, 1);
+        store.activate(model, SELF).unwrap();
+        let bytes: u64 = sent(1).all().map(|bytes| bytes.len() as u64).sum();
+        assert_eq!(pass(&store, &mended), (true, bytes));
+        let blob = dir.path().join("blobs/sha256").join(Digest::of(&sent(1).blobs[1]).hex());
+        let aside = dir.path().join("aside");
+        fs::rename(&blob, &aside).unwrap();
+        assert_eq!(pass(&store, &mended), (false, bytes - 5000));
+        let reason = store.damage_of(&model).unwrap();
+        assert!(reason.starts_with("weights/a.bin") && reason.ends_with("the file is missing"), "{reason}");
+        assert_eq!(pass(&store, &mended), (false, bytes - 5000), "nothing is verified while an alarm is on");
+        assert!(timeout(Duration::ZERO, mended.notified()).await.is_err());
+        fs::rename(&aside, &blob).unwrap();
+        assert_eq!(pass(&store, &mended), (true, bytes), "each blob is hashed once, at the rate");
+        assert_eq!(store.damage_of(&model), None);
+        timeout(Duration::from_secs(1), mended.notified()).await.unwrap();
+    }
 
     #[test]
     fn hashing_keeps_to_its_rate_and_ends_at_once() {

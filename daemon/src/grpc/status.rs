@@ -13,6 +13,7 @@ use super::{models, trust};
 use crate::admission::Refusal;
 use crate::deployment::DeployError;
 use crate::engine::job::Failure;
+use crate::progress::Trouble;
 use crate::request::{RequestError, Violation};
 use crate::store::{PullError, StoreError};
 use crate::trust::TrustError;
@@ -70,7 +71,7 @@ pub(super) enum CallError {
     /// An operator told the node to take no new requests.
     Draining,
     /// There is no model that can be served, for this reason, where there are models.
-    NoModel(Option<String>),
+    NoModel(Option<Trouble>),
     /// One model takes another's place, and as many requests wait for it as may.
     SwitchFull,
     /// The node serves the bundle of its configuration.
@@ -240,9 +241,12 @@ impl CallError {
             Self::NoModel(trouble) => {
                 let words = match trouble {
                     None => "this node has no model yet: give it one with `agent-cli deploy BUNDLE`".into(),
-                    Some(trouble) => {
-                        format!("this node can serve none of its models: {trouble}; deploy one with `agent-cli deploy BUNDLE`")
+                    Some(Trouble::Models(reason)) => {
+                        format!("this node can serve none of its models: {reason}; deploy one with `agent-cli deploy BUNDLE`")
                     }
+                    Some(Trouble::Bundle(reason)) => format!(
+                        "this node cannot serve its bundle: {reason}; copy or export the bundle again, and restart the daemon"
+                    ),
                 };
                 (Code::FailedPrecondition, reason::NO_MODEL, words)
             }
@@ -346,6 +350,18 @@ mod tests {
             assert_eq!(info.domain, reason::DOMAIN);
             assert_eq!(status.get_details_request_info().unwrap().request_id, id.to_string());
         }
+    }
+
+    #[test]
+    fn a_node_without_a_model_says_what_brings_one() {
+        let message = |trouble| CallError::NoModel(trouble).status(Uuid::nil()).message().to_owned();
+        let deploy = "`agent-cli deploy BUNDLE`";
+        for trouble in [None, Some(Trouble::Models("x".into()))] {
+            assert!(message(trouble.clone()).ends_with(deploy), "{trouble:?}");
+        }
+        let damaged = message(Some(Trouble::Bundle("a.bin is damaged".into())));
+        assert!(damaged.contains("a.bin is damaged; copy or export the bundle again, and restart"), "{damaged}");
+        assert!(!damaged.contains("deploy"), "{damaged}");
     }
 
     #[test]

@@ -1,4 +1,5 @@
 //! What is stored is looked at again: each blob is hashed, and a damaged one is removed, so that the next deployment brings it.
+//! A blob that is missing from a model that was whole is damage, too.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{File, Metadata};
@@ -7,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use recurve_bundle::{BundleError, Descriptor, Digest, hash_file};
+use recurve_bundle::{Bundle, BundleError, Descriptor, Digest, hash_file, is_unreadable};
 use recurve_telemetry::event;
 use tokio::sync::watch;
 use tracing::{error, warn};
@@ -26,6 +27,19 @@ pub struct Part {
     pub what: String,
     /// Digest and size.
     pub blob: Descriptor,
+}
+
+/// What a look at a blob found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Checked {
+    /// It holds what its name says.
+    Whole,
+    /// The hashing was stopped, or another file got the blob's name meanwhile.
+    Unsure,
+    /// It is not here, and nothing new follows from that: its models are still being received, or are known to be damaged.
+    Absent,
+    /// It is damaged or missing, in this way, and its models are marked.
+    Damaged(String),
 }
 
 /// A file and its state, as the file system tells them: writing to the file changes it.
@@ -139,28 +153,73 @@ impl Store {
         parts
     }
 
-    /// Hashes every blob of a model that is here; returns why the model is damaged, if it is.
+    /// Opens a model whose blobs are all here, hashes all of them, and records that it is whole. `progress` is given bytes.
+    ///
+    /// # Errors
+    /// A blob is missing or damaged; damaged ones are removed, so that they can be sent again.
+    pub fn verify(&self, bundle: Digest, who: &str, progress: &mut dyn FnMut(u64)) -> Result<Bundle, StoreError> {
+        // A model that is still being received may lack blobs: it is not searched for damage.
+        let mut is_here = self.stage(&bundle) >= Some(Stage::Verified);
+        let checked = self.bundle(bundle).and_then(|opened| {
+            is_here = true;
+            opened.verify(progress)?;
+            Ok(opened)
+        });
+        match checked {
+            Ok(opened) => {
+                self.found_whole(bundle, who)?;
+                Ok(opened)
+            }
+            Err(error) => {
+                if is_here {
+                    self.check(bundle);
+                }
+                self.note("verify", Some(bundle), who, &error.to_string())?;
+                Err(error)
+            }
+        }
+    }
+
+    /// Records that a model is whole, of which the caller hashed every blob.
+    ///
+    /// # Errors
+    /// It is not there, or the record cannot be written.
+    pub fn found_whole(&self, bundle: Digest, who: &str) -> Result<(), StoreError> {
+        let stage = self.stage(&bundle).map_or(Stage::Verified, |stage| stage.max(Stage::Verified));
+        self.advance(bundle, stage, who)?;
+        self.mended(&bundle);
+        Ok(())
+    }
+
+    /// Hashes every blob of a model; returns why the model is damaged, if that is found now.
     pub fn check(&self, bundle: Digest) -> Option<String> {
         let mut reason = None;
         for part in self.parts(bundle) {
             match self.check_part(&part, &mut |_| true) {
-                Ok(found) => reason = reason.or(found),
+                Ok(Checked::Damaged(found)) => reason = reason.or(Some(found)),
+                Ok(Checked::Whole | Checked::Unsure | Checked::Absent) => {}
                 Err(error) => warn!(%bundle, %error, "a blob cannot be hashed"),
             }
         }
         reason
     }
 
-    /// Hashes one blob. Returns what is wrong with it, if something is: it is then removed, and each of its models is recorded as
-    /// damaged. A blob that is not here is not damaged. `go_on` is given the bytes since its last call, and stops the hashing by
-    /// returning false.
+    /// Hashes one blob. A damaged one is removed, and each of its models is recorded as damaged; where it is missing, each model
+    /// that was whole with it. `go_on` is given the bytes since its last call, and stops the hashing by returning false.
     ///
     /// # Errors
-    /// The file cannot be opened or read.
-    pub fn check_part(&self, part: &Part, go_on: &mut dyn FnMut(u64) -> bool) -> Result<Option<String>, StoreError> {
+    /// The file cannot be opened or read, which says nothing of what it holds.
+    pub fn check_part(&self, part: &Part, go_on: &mut dyn FnMut(u64) -> bool) -> Result<Checked, StoreError> {
         let Part { what, blob } = part;
         let path = self.blob(&blob.digest);
-        let Some(file) = disk::open_if_there(&path)? else { return Ok(None) };
+        let file = match disk::open_if_there(&path) {
+            Ok(Some(file)) => file,
+            Ok(None) => return Ok(self.miss(part)),
+            Err(StoreError::Io { source, .. }) if is_unreadable(&source) => {
+                return Ok(self.take_out(None, part, &format!("the disk cannot open it: {source}")));
+            }
+            Err(error) => return Err(error),
+        };
         let found = disk::metadata(&file, &path)?;
         let hashed = if found.len() == blob.size {
             hash_file(&file, &path, what, blob, go_on)
@@ -169,14 +228,13 @@ impl Store {
             Err(BundleError::BlobSize { what, digest, declared, actual: found.len() })
         };
         match hashed {
-            Ok(whole) => {
-                if whole {
-                    self.hashed().add(blob.digest, &found);
-                }
-                Ok(None)
+            Ok(true) => {
+                self.hashed().add(blob.digest, &found);
+                Ok(Checked::Whole)
             }
+            Ok(false) => Ok(Checked::Unsure),
             Err(error) => match error.damage() {
-                Some(words) => Ok(self.take_out(&file, part, &words)),
+                Some(words) => Ok(self.take_out(Some(&file), part, &words)),
                 None => Err(error.into()),
             },
         }
@@ -195,7 +253,8 @@ impl Store {
         }
         // One at a time: the second one finds it fresh.
         let _turn = self.checking.lock().unwrap_or_else(PoisonError::into_inner);
-        Ok(self.check_part(&Part::new(what, digest, size), &mut |_| true)?.is_none() && self.has(&digest, size))
+        let checked = self.check_part(&Part::new(what, digest, size), &mut |_| true)?;
+        Ok(!matches!(checked, Checked::Damaged(_)) && self.has(&digest, size))
     }
 
     /// A blob came whole: its bytes were hashed on the way.
@@ -210,32 +269,67 @@ impl Store {
         self.damage.send_if_modified(|damage| damage.remove(bundle).is_some());
     }
 
-    /// Removes a damaged blob and records its models as damaged; returns the reason. Nothing happens where another file has the
-    /// blob's name by now.
-    fn take_out(&self, file: &File, part: &Part, words: &str) -> Option<String> {
-        let digest = part.blob.digest;
-        let path = self.blob(&digest);
-        let reason = format!("{}: blob {digest} is damaged: {words}", part.what);
+    /// Removes a damaged blob and records its models as damaged. Nothing happens where another file has the blob's name by now.
+    /// `file`: the one that was looked at, unless it cannot be opened.
+    fn take_out(&self, file: Option<&File>, part: &Part, words: &str) -> Checked {
+        let path = self.blob(&part.blob.digest);
         let _naming = self.naming();
-        if !disk::is_at(file, &path).unwrap_or(true) {
-            return None;
+        let is_another = match file {
+            Some(file) => !disk::is_at(file, &path).unwrap_or(true),
+            None => disk::open_if_there(&path).is_ok(),
+        };
+        if is_another {
+            return Checked::Unsure;
         }
+        let models = self.models_with(&part.blob.digest);
+        self.mark(part, words, &models)
+    }
+
+    /// Records the models as damaged that were whole with a blob that is missing, where that is news.
+    fn miss(&self, part: &Part) -> Checked {
+        let digest = &part.blob.digest;
+        let _naming = self.naming();
+        // It may have come meanwhile. Where all of the directory is gone, that is an alarm of its own, and the model serves on.
+        if self.blob(digest).symlink_metadata().is_ok() || !self.is_in_place() {
+            return Checked::Absent;
+        }
+        let mut models = self.models_with(digest);
+        models.retain(|model| self.was_whole(model) && self.damage_of(model).is_none());
+        if models.is_empty() { Checked::Absent } else { self.mark(part, "the file is missing", &models) }
+    }
+
+    /// Records these models as damaged, then removes the blob where there is one. The caller holds `naming`.
+    fn mark(&self, part: &Part, words: &str, models: &[Digest]) -> Checked {
+        let digest = part.blob.digest;
+        let reason = format!("{}: blob {digest} is damaged: {words}", part.what);
         self.hashed().0.remove(&digest);
-        let all: Vec<Digest> = self.lock().record.models.keys().copied().collect();
-        let has = |bundle: &Digest| self.parts(*bundle).iter().any(|part| part.blob.digest == digest);
-        let models: Vec<Digest> = all.into_iter().filter(has).collect();
         // In memory in any case: a disk that fails may take no more writes.
         self.damage.send_modify(|damage| damage.extend(models.iter().map(|model| (*model, reason.clone()))));
-        let recorded = self.record_damage(&models, &reason).and_then(|()| disk::remove(&path));
+        let recorded = self.record_damage(models, &reason).and_then(|()| disk::remove(&self.blob(&digest)));
         if let Err(error) = recorded {
-            warn!(%error, "a damaged blob cannot be removed: the next start looks at it again");
+            warn!(%error, "the damage cannot be recorded, or the blob cannot be removed: the next start looks at it again");
         }
         let models = models.iter().map(Digest::to_string).collect::<Vec<_>>().join(", ");
         error!(
             event = event::MODEL_DAMAGED.name,
             models, reason, "a stored model is damaged: deploy it again, only the damaged file travels"
         );
-        Some(reason)
+        Checked::Damaged(reason)
+    }
+
+    /// The models that have a blob.
+    fn models_with(&self, digest: &Digest) -> Vec<Digest> {
+        let mut models: Vec<Digest> = self.lock().record.models.keys().copied().collect();
+        models.retain(|bundle| self.parts(*bundle).iter().any(|part| part.blob.digest == *digest));
+        models
+    }
+
+    /// Whether all blobs of a model were here once.
+    fn was_whole(&self, bundle: &Digest) -> bool {
+        let state = self.lock();
+        let verified = state.record.models.get(bundle).is_some_and(|kept| kept.stage >= Stage::Verified);
+        // Where the record was rebuilt without a blob of the active model, that counts as received.
+        verified || state.record.chosen.active == Some(*bundle)
     }
 
     fn record_damage(&self, models: &[Digest], reason: &str) -> Result<(), StoreError> {

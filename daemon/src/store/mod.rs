@@ -41,7 +41,7 @@ pub use audit::Line as AuditLine;
 use audit::Line;
 pub(crate) use audit::SELF;
 use check::Hashed;
-pub use check::{Part, Told};
+pub use check::{Checked, Part, Told};
 pub use error::StoreError;
 pub use plan::{Missing, Plan};
 pub use pull::{PullError, PullOrder, Pulling, Pulls};
@@ -202,32 +202,6 @@ impl Store {
             }
         }
         Incoming::begin(Arc::clone(self), bundle, digest, size, offset)
-    }
-
-    /// Opens a model whose blobs are all here, hashes all of them, and records that it is whole. `progress` is given bytes.
-    ///
-    /// # Errors
-    /// A blob is missing or damaged; damaged ones are removed, so that they can be sent again.
-    pub fn verify(&self, bundle: Digest, who: &str, progress: &mut dyn FnMut(u64)) -> Result<Bundle, StoreError> {
-        let checked = self.bundle(bundle).and_then(|opened| match opened.verify(progress) {
-            Ok(_) => Ok(opened),
-            Err(error) => {
-                self.check(bundle);
-                Err(error.into())
-            }
-        });
-        match checked {
-            Ok(opened) => {
-                let stage = self.stage(&bundle).map_or(Stage::Verified, |stage| stage.max(Stage::Verified));
-                self.advance(bundle, stage, who)?;
-                self.mended(&bundle);
-                Ok(opened)
-            }
-            Err(error) => {
-                self.note("verify", Some(bundle), who, &error.to_string())?;
-                Err(error)
-            }
-        }
     }
 
     /// Opens a model of the store.
@@ -446,4 +420,4 @@ fn blobs(manifest: &Manifest) -> impl Iterator<Item = &Descriptor> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -12,12 +12,12 @@ mod faults;
 const WHO: &str = "test";
 
 /// A model of two layers that is no bundle beyond its manifest, and its blobs.
-struct Sent {
+pub(crate) struct Sent {
     manifest: Vec<u8>,
-    blobs: Vec<Vec<u8>>,
+    pub(crate) blobs: Vec<Vec<u8>>,
 }
 
-fn sent(seed: u8) -> Sent {
+pub(crate) fn sent(seed: u8) -> Sent {
     let blobs = vec![b"{}".to_vec(), vec![seed; 5000], vec![7; 300]];
     let descriptor = |media: &str, bytes: &[u8], path: Option<&str>| {
         let annotations = path.map(|path| (recurve_bundle::ANNOTATION_FILEPATH.to_owned(), path.to_owned()));
@@ -57,7 +57,7 @@ impl Sent {
     }
 
     /// The manifest, then the blobs.
-    fn all(&self) -> impl Iterator<Item = &Vec<u8>> {
+    pub(crate) fn all(&self) -> impl Iterator<Item = &Vec<u8>> {
         std::iter::once(&self.manifest).chain(&self.blobs)
     }
 
@@ -68,7 +68,7 @@ impl Sent {
     }
 }
 
-fn open(dir: &Path) -> Arc<Store> {
+pub(crate) fn open(dir: &Path) -> Arc<Store> {
     Arc::new(Store::open(dir).unwrap())
 }
 
@@ -203,7 +203,7 @@ fn half_a_line_of_the_audit_is_cut_off() {
 }
 
 /// Makes a model of this seed whole and prepared.
-fn prepare(store: &Arc<Store>, seed: u8) -> Digest {
+pub(crate) fn prepare(store: &Arc<Store>, seed: u8) -> Digest {
     let sent = sent(seed);
     for bytes in sent.all() {
         sent.send(store, bytes).unwrap();

@@ -173,7 +173,7 @@ impl Teller {
         Snapshot {
             life,
             loading: self.node.progress().now(),
-            trouble: self.node.progress().trouble(),
+            trouble: self.node.progress().trouble().map(|trouble| trouble.reason().to_owned()),
             draining: self.node.is_draining(),
             probation: self.node.probation().is_some(),
         }

@@ -77,8 +77,64 @@ fn a_blob_that_was_replaced_while_it_was_hashed_is_left_alone() {
         }
         true
     });
-    assert_eq!((found.unwrap(), store.damage_of(&sent.digest())), (None, None));
+    assert_eq!((found.unwrap(), store.damage_of(&sent.digest())), (Checked::Unsure, None));
     assert!(whole(&store, &sent));
+}
+
+#[test]
+fn a_blob_that_is_missing_is_damage_to_the_models_that_were_whole_with_it_and_is_told_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, coming) = (open(dir.path()), sent(2));
+    let model = prepare(&store, 1);
+    coming.send(&store, &coming.manifest).unwrap();
+    assert_eq!((store.check(coming.digest()), store.check(model)), (None, None), "one is still being received");
+    // Both models have it.
+    fs::remove_file(store.blob(&Digest::of(&coming.blobs[2]))).unwrap();
+    let reason = store.check(model).unwrap();
+    assert!(reason.starts_with("weights/b.bin: ") && reason.ends_with("the file is missing"), "{reason}");
+    assert_eq!((store.damage_of(&model), store.damage_of(&coming.digest())), (Some(reason.clone()), None));
+    assert_eq!((store.stage(&model), store.check(model)), (Some(Stage::Received), None));
+    drop(store);
+    let store = open(dir.path());
+    assert_eq!(store.damage_of(&model), Some(reason));
+    coming.send(&store, &coming.blobs[2]).unwrap();
+    store.found_whole(model, WHO).unwrap();
+    assert_eq!((store.damage_of(&model), store.stage(&model)), (None, Some(Stage::Verified)));
+    assert_eq!(Store::told(dir.path()).unwrap().damaged.len(), 0);
+    // So is a missing manifest, and a verification finds both.
+    fs::remove_file(store.blob(&model)).unwrap();
+    assert!(store.verify(model, WHO, &mut |_| {}).is_err());
+    assert!(store.damage_of(&model).unwrap().starts_with("manifest: "));
+}
+
+#[test]
+fn blobs_of_a_directory_that_is_gone_are_not_damaged() {
+    let dir = tempfile::tempdir().unwrap();
+    let (state, aside) = (dir.path().join("state"), dir.path().join("aside"));
+    let store = open(&state);
+    let model = prepare(&store, 1);
+    let parts = store.parts(model);
+    fs::rename(&state, &aside).unwrap();
+    for part in &parts {
+        assert_eq!(store.check_part(part, &mut |_| true).unwrap(), Checked::Absent);
+    }
+    fs::rename(&aside, &state).unwrap();
+    assert_eq!((store.check(model), store.damage_of(&model)), (None, None));
+}
+
+/// `crates/bundle` and `crates/runtime` have no crate of ours in common.
+#[test]
+fn what_is_read_and_what_is_mapped_are_unreadable_for_the_same_errors() {
+    /// `madvise` alone fails so.
+    const EFAULT: i32 = 14;
+    let mut unreadable = 0;
+    for code in (1..=200).filter(|code| *code != EFAULT) {
+        let error = || std::io::Error::from_raw_os_error(code);
+        let mapped = recurve_runtime::WeightsError::Io { path: "x".into(), source: error() };
+        assert_eq!(recurve_bundle::is_unreadable(&error()), mapped.is_unreadable(), "{}", error());
+        unreadable += usize::from(mapped.is_unreadable());
+    }
+    assert_eq!(unreadable, 4);
 }
 
 #[test]
