@@ -55,28 +55,36 @@ impl Operations {
     /// Changes all of these settings, or none. They hold until the next start.
     ///
     /// # Errors
-    /// The key that is wrong, and how.
-    pub fn configure(&self, wanted: &BTreeMap<String, String>) -> Result<Vec<Change>, (String, String)> {
+    /// Every key that is wrong, and how.
+    pub fn configure(&self, wanted: &BTreeMap<String, String>) -> Result<Vec<Change>, Vec<(String, String)>> {
         let may = || format!("those that may change while the node runs are {LEVEL}, {INTERVAL} and {TRACES}");
         if wanted.is_empty() {
-            return Err(("settings".to_owned(), format!("is empty; {}", may())));
+            return Err(vec![("settings".to_owned(), format!("is empty; {}", may()))]);
         }
         // First all of it is read,
         let mut changes: Vec<(&String, &String, Checked)> = Vec::new();
+        let mut wrong = Vec::new();
         for (key, value) in wanted {
             let checked = match key.as_str() {
                 LEVEL => config::log_filter(value).map(|filter| Checked::Level(Box::new(filter))),
                 INTERVAL => config::whole_number(key, value).map(Checked::Interval),
                 TRACES => config::whole_number(key, value).map(Checked::Traces),
-                _ if config::is_key(key) => {
-                    return Err((key.clone(), format!("needs a restart: set it in the configuration; {}", may())));
+                _ => {
+                    let problem = match config::is_key(key) {
+                        true => "needs a restart: set it in the configuration",
+                        false => "is no key of the configuration",
+                    };
+                    wrong.push((key.clone(), format!("{problem}; {}", may())));
+                    continue;
                 }
-                _ => return Err((key.clone(), format!("is no key of the configuration; {}", may()))),
             };
             match checked {
                 Some(checked) => changes.push((key, value, checked)),
-                None => return Err((key.clone(), format!("is {value:?}; allowed: {}", config::allowed(key)))),
+                None => wrong.push((key.clone(), format!("is {value:?}; allowed: {}", config::allowed(key)))),
             }
+        }
+        if !wrong.is_empty() {
+            return Err(wrong);
         }
         // then all of it is done.
         Ok(changes.into_iter().map(|(key, value, checked)| self.change(key, value, checked)).collect())

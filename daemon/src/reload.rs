@@ -40,7 +40,11 @@ pub(crate) fn reload(operations: &Operations, loaded: Loaded) {
             }
         }
         // They were checked when they were read.
-        Err((key, words)) => error!(key, "{key} {words}: it was not changed"),
+        Err(wrong) => {
+            for (key, words) in wrong {
+                error!(key, "{key} {words}: it was not changed");
+            }
+        }
     }
     // Certificates are renewed under the same names.
     let mut in_place = Vec::from_iter(now.keys().map(String::as_str));

@@ -32,7 +32,7 @@ impl CallError {
             | Self::Field { .. }
             | Self::NoHeader
             | Self::NotHere
-            | Self::Setting { .. } => Cause::Caller,
+            | Self::Settings(_) => Cause::Caller,
             Self::Loading
             | Self::Stopping
             | Self::Draining

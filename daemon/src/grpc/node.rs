@@ -138,10 +138,11 @@ impl Api for Service {
         let call = self.begin("Watch", &request)?;
         let every = match request.into_inner().every {
             None => Duration::from_secs(1),
-            Some(every) => match Duration::try_from(every).ok().filter(|every| *every >= LEAST_EVERY) {
+            Some(wire) => match Duration::try_from(wire).ok().filter(|every| *every >= LEAST_EVERY) {
                 Some(every) => every,
                 None => {
-                    let words = "must be at least a tenth of a second".to_owned();
+                    let words =
+                        format!("is {} s and {} ns: must be at least a tenth of a second", wire.seconds, wire.nanos);
                     return Err(CallError::Field { field: "every", words }.status(call.id));
                 }
             },
@@ -164,8 +165,13 @@ impl Api for Service {
     }
 
     async fn logs(&self, request: Request<v1::LogsRequest>) -> Result<Response<Self::LogsStream>, Status> {
-        self.begin("Logs", &request)?;
-        let lines = super::lines::of(Arc::clone(&self.node), self.operations.log.clone(), request.into_inner());
+        let call = self.begin("Logs", &request)?;
+        let request = request.into_inner();
+        if v1::LogLevel::try_from(request.level).is_err() {
+            let words = format!("is {}: must be from 0 (all) to {} (trace)", request.level, v1::LogLevel::Trace as i32);
+            return Err(CallError::Field { field: "level", words }.status(call.id));
+        }
+        let lines = super::lines::of(Arc::clone(&self.node), self.operations.log.clone(), request);
         Ok(Response::new(Box::pin(lines)))
     }
 
@@ -202,7 +208,7 @@ impl Api for Service {
         let changed = self
             .operations
             .configure(&request.into_inner().settings)
-            .map_err(|(key, words)| CallError::Setting { key, words }.status(call.id))?;
+            .map_err(|wrong| CallError::Settings(wrong).status(call.id))?;
         call.changes();
         for change in &changed {
             info!(

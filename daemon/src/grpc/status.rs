@@ -97,13 +97,8 @@ pub(super) enum CallError {
     Pull(Arc<PullError>),
     /// The pull ended without a word.
     PullLost,
-    /// A setting cannot be changed so.
-    Setting {
-        /// Which.
-        key: String,
-        /// Why.
-        words: String,
-    },
+    /// Settings cannot be changed so: each key, and why.
+    Settings(Vec<(String, String)>),
     /// The history cannot be read.
     History(String),
     /// Something is not believed.
@@ -143,8 +138,10 @@ impl CallError {
             Self::Timeout(words) => {
                 details.add_bad_request_violation(super::deadline::HEADER, words);
             }
-            Self::Setting { key, words } => {
-                details.add_bad_request_violation(key, words);
+            Self::Settings(wrong) => {
+                for (key, words) in wrong {
+                    details.add_bad_request_violation(key, words);
+                }
             }
             Self::Field { field, words } => {
                 details.add_bad_request_violation(*field, words);
@@ -270,7 +267,10 @@ impl CallError {
             Self::Field { field, words } => {
                 (Code::InvalidArgument, reason::INVALID_REQUEST, format!("{field}: {words}"))
             }
-            Self::Setting { key, words } => (Code::InvalidArgument, reason::INVALID_REQUEST, format!("{key} {words}")),
+            Self::Settings(wrong) => {
+                let words: Vec<String> = wrong.iter().map(|(key, words)| format!("{key} {words}")).collect();
+                (Code::InvalidArgument, reason::INVALID_REQUEST, words.join("; "))
+            }
             Self::History(words) => (Code::Internal, reason::HISTORY_FAILED, words.clone()),
             Self::NoHeader => (
                 Code::InvalidArgument,

@@ -319,6 +319,7 @@ async fn settings_change_all_or_none() {
         (&[("log.level", "loud")], "log.level is \"loud\"; allowed: off, error"),
         (&[("telemetry.interval", "0")], "telemetry.interval is \"0\"; allowed: a whole number from 1 to 3600"),
         (&[("log.levle", "debug")], "log.levle is no key of the configuration; those that may change"),
+        (&[("engine.slots", "8"), ("log.levle", "debug")], "; log.levle is no key of the configuration"),
         (&[], "settings is empty"),
     ] {
         let refused = configure(settings).await.unwrap_err();
@@ -330,6 +331,17 @@ async fn settings_change_all_or_none() {
     assert_eq!(shown, [("log.level", "info,ort=warn", "debug"), ("telemetry.interval", "60", "5")]);
     let node = operator.describe(v1::DescribeNodeRequest {}).await.unwrap().into_inner();
     assert_eq!((node.settings["log.level"].as_str(), node.settings["telemetry.interval"].as_str()), ("debug", "5"));
+}
+
+#[tokio::test]
+async fn wrong_values_of_watch_and_logs_are_named() {
+    let (_fixture, mut operator, _dir) = operated().await;
+    let every = Some(prost_types::Duration { seconds: -1, nanos: 0 });
+    let refused = operator.watch(v1::WatchNodeRequest { every }).await.unwrap_err();
+    assert!(refused.message().contains("every: is -1 s and 0 ns: must be at least"), "{refused:?}");
+    let refused = operator.logs(v1::LogsRequest { level: 99, ..v1::LogsRequest::default() }).await.unwrap_err();
+    assert_eq!(refused.code(), Code::InvalidArgument);
+    assert!(refused.message().contains("level: is 99: must be from 0 (all) to 5"), "{refused:?}");
 }
 
 #[tokio::test]
