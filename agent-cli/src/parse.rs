@@ -36,8 +36,25 @@ fn explained(command: &mut clap::Command, error: Error, words: &[OsString]) -> E
         (kind @ ErrorKind::InvalidUtf8, Some(word)) => {
             command.error(kind, format!("the argument {word:?} is not UTF-8 text; only paths may be something else"))
         }
+        (ErrorKind::UnknownArgument, None) => match one_hyphen(command, words) {
+            Some((word, flag)) => command.error(error.kind(), format!("unknown flag '{word}'; did you mean --{flag}?")),
+            None => error,
+        },
         _ => error,
     }
+}
+
+/// A word that is a flag's name behind one hyphen, and the flag.
+fn one_hyphen<'w>(command: &clap::Command, words: &'w [OsString]) -> Option<(&'w str, String)> {
+    fn has(command: &clap::Command, flag: &str) -> bool {
+        command.get_arguments().any(|arg| arg.get_long() == Some(flag))
+            || command.get_subcommands().any(|below| has(below, flag))
+    }
+    words.iter().filter_map(|word| word.to_str()).find_map(|word| {
+        let name = word.strip_prefix('-').filter(|name| name.len() > 1 && !name.starts_with('-'))?;
+        let flag = name.split('=').next().unwrap_or(name);
+        has(command, flag).then(|| (word, flag.to_owned()))
+    })
 }
 
 /// A command with its own subcommands made complete.
@@ -157,6 +174,16 @@ mod tests {
         let mut found = 0;
         each(&built(Cli::command()), &["agent-cli"], &mut found);
         assert!(found > 60, "{found}");
+    }
+
+    #[test]
+    fn one_hyphen_for_two_is_told() {
+        for words in
+            [&["agent-cli", "generate", "-max-tokens", "5", "hello"][..], &["agent-cli", "generate", "-seed=7", "x"]]
+        {
+            let said = refused(words);
+            assert!(said.contains("unknown flag '-") && said.contains("; did you mean --"), "{said}");
+        }
     }
 
     #[test]

@@ -57,7 +57,7 @@ impl Trouble {
     /// A connection that could not be made.
     pub(crate) fn connecting(peer: &Peer, error: &(dyn Error + 'static)) -> Self {
         let words = mismatch::known(peer, error, false)
-            .unwrap_or_else(|| not_connected(error) + certificates(peer, error, false));
+            .unwrap_or_else(|| not_connected(&peer.target, error) + certificates(peer, error, false));
         Self { failure: connecting(peer, error), ..Self::lost(&peer.target, words) }
     }
 }
@@ -77,10 +77,16 @@ impl From<Trouble> for Failure {
 }
 
 /// Why there is no connection.
-fn not_connected(error: &(dyn Error + 'static)) -> String {
+fn not_connected(target: &Target, error: &(dyn Error + 'static)) -> String {
     match find::<io::Error>(error).map(io::Error::kind) {
         Some(io::ErrorKind::NotFound) => "there is no such socket".to_owned(),
-        Some(io::ErrorKind::ConnectionRefused) => "nothing listens there".to_owned(),
+        Some(io::ErrorKind::ConnectionRefused) => match target {
+            Target::Unix(path) if path.is_dir() => {
+                "that is a directory, and no socket: `recurved.sock` is in it, perhaps".to_owned()
+            }
+            Target::Unix(path) if path.is_file() => "that is a file, and no socket".to_owned(),
+            _ => "nothing listens there".to_owned(),
+        },
         Some(io::ErrorKind::TimedOut) => "it does not answer".to_owned(),
         Some(io::ErrorKind::PermissionDenied) => {
             "this user may not open the socket; join the socket's group".to_owned()
@@ -102,7 +108,7 @@ pub(crate) fn unusable(error: &(dyn Error + 'static)) -> String {
 
 /// A connection that could not be made.
 fn connecting(peer: &Peer, error: &(dyn Error + 'static)) -> Failure {
-    let (target, cause) = (&peer.target, not_connected(error));
+    let (target, cause) = (&peer.target, not_connected(&peer.target, error));
     if let Some(words) = mismatch::known(peer, error, false) {
         return Failure::Unreachable(format!("cannot talk to the daemon at {target}: {words}"));
     }

@@ -202,6 +202,9 @@ pub(crate) fn parse(text: &str) -> Result<Target, String> {
         let rest = rest.trim_end_matches('/');
         return Err(format!("is a URL: leave out `{scheme}://` and write {rest:?}"));
     }
+    if text.starts_with(['/', '.']) {
+        return Err(format!("is a path, and addresses that are paths begin with `unix:`: write `unix:{text}`"));
+    }
     let Some((host, port)) = text.rsplit_once(':') else {
         return Err(format!("has no port: write `{text}:{}`", LOCAL_ADDRESS.1));
     };

@@ -1,5 +1,7 @@
 //! A certificate authority for one test, and certificates of it.
 
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use rcgen::{
@@ -67,6 +69,7 @@ impl Authority {
         };
         std::fs::write(&identity.certificate, certificate.pem()).expect("a file");
         std::fs::write(&identity.key, key.serialize_pem()).expect("a file");
+        std::fs::set_permissions(&identity.key, Permissions::from_mode(0o600)).expect("our own file");
         identity
     }
 }

@@ -105,6 +105,9 @@ fn alert(peer: &Peer, words: &str) -> Option<String> {
              clock"
                 .to_owned()
         }
+        "UnsupportedCertificate" if own => "your certificate is not one for clients: its extendedKeyUsage must have clientAuth; name \
+                                            another with --certificate and --key"
+            .to_owned(),
         "HandshakeFailure" | "ProtocolVersion" | "InsufficientSecurity" => {
             format!("both sides have no algorithm of TLS in common ({alert}): is its certificate ECDSA P-256?")
         }

@@ -2,11 +2,9 @@
 
 use std::fs::File;
 use std::io::ErrorKind;
-use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use recurve_bundle::shell;
 use tokio_rustls::rustls::pki_types::CertificateDer;
 use tokio_rustls::rustls::pki_types::pem::PemObject as _;
 use x509_parser::certificate::X509Certificate;
@@ -75,7 +73,6 @@ fn files_of(files: &TlsSettings, now: SystemTime) -> Vec<Finding> {
         .into_iter()
         .filter_map(|(key, path)| valid(key, path, now))
         .collect();
-    findings.extend(open(&files.key));
     findings.extend(
         concerns(files).into_iter().map(|concern| Finding::new(CHECK, Verdict::Warning, concern.found, concern.advice)),
     );
@@ -120,25 +117,14 @@ fn valid(key: &str, path: &Path, now: SystemTime) -> Option<Finding> {
     })
 }
 
-/// A private key that everyone can read.
-fn open(key: &Path) -> Option<Finding> {
-    let mode = key.metadata().ok()?.permissions().mode();
-    (mode & 0o004 != 0).then(|| {
-        Finding::new(
-            CHECK,
-            Verdict::Warning,
-            format!("tls.key = {} can be read by every user of this machine (mode {:o})", key.display(), mode & 0o777),
-            format!("`sudo chmod o-rwx {}`", shell::quote(key)),
-        )
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use std::fs;
     use std::path::PathBuf;
 
     use rcgen::{CertificateParams, KeyPair};
+
+    use std::os::unix::fs::PermissionsExt as _;
 
     use super::*;
 

@@ -1,10 +1,12 @@
 //! A certificate of the daemon's that rustls takes, and that clients will not.
 
 use std::fmt;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use chrono::{DateTime, Utc};
+use recurve_bundle::shell;
 use tokio_rustls::rustls::pki_types::CertificateDer;
 use tokio_rustls::rustls::pki_types::pem::PemObject as _;
 use x509_parser::certificate::X509Certificate;
@@ -19,7 +21,7 @@ pub struct Concern {
     /// What was found, and who will not accept it.
     pub found: String,
     /// What to do.
-    pub advice: &'static str,
+    pub advice: String,
 }
 
 impl fmt::Display for Concern {
@@ -30,8 +32,23 @@ impl fmt::Display for Concern {
 
 /// What clients will not accept of the daemon's certificate; empty where it cannot be read.
 pub fn concerns(files: &TlsSettings) -> Vec<Concern> {
-    of_file(&files.certificate, |certificate| {
+    let mut concerns = of_file(&files.certificate, |certificate| {
         vec![key(certificate), authority(certificate), names(certificate), usage(certificate)]
+    });
+    concerns.extend(open_key(&files.key));
+    concerns
+}
+
+/// A private key that every user of the machine may read.
+fn open_key(path: &Path) -> Option<Concern> {
+    let mode = std::fs::metadata(path).ok()?.permissions().mode();
+    (mode & 0o004 != 0).then(|| Concern {
+        found: format!(
+            "tls.key = {} can be read by every user of this machine (mode {:o})",
+            path.display(),
+            mode & 0o777
+        ),
+        advice: format!("`sudo chmod o-rwx {}`", shell::quote(path)),
     })
 }
 
@@ -48,7 +65,10 @@ type Words = (String, &'static str);
 fn of_file(path: &Path, examine: impl FnOnce(&X509Certificate<'_>) -> Vec<Option<Words>>) -> Vec<Concern> {
     let Ok(der) = CertificateDer::from_pem_file(path) else { return Vec::new() };
     let Ok((_, certificate)) = X509Certificate::from_der(&der) else { return Vec::new() };
-    let shown = |(words, advice)| Concern { found: format!("tls.certificate = {} {words}", path.display()), advice };
+    let shown = |(words, advice)| Concern {
+        found: format!("tls.certificate = {} {words}", path.display()),
+        advice: str::to_owned(advice),
+    };
     examine(&certificate).into_iter().flatten().map(shown).collect()
 }
 
@@ -127,6 +147,7 @@ mod tests {
         let mut params = CertificateParams::new(names.iter().map(|&name| name.to_owned()).collect::<Vec<_>>()).unwrap();
         change(&mut params);
         std::fs::write(&path, params.self_signed(&key).unwrap().pem()).unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
         let found = concerns(&TlsSettings { certificate: path.clone(), key: path.clone(), clients: path });
         found.iter().map(ToString::to_string).collect()
     }
