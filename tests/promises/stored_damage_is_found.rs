@@ -1,6 +1,7 @@
 //! What is stored is not trusted for ever: damage on the disk is found at the start or while the daemon runs, a damaged model is
 //! not served, and the next deployment brings what is damaged and no more.
 
+use std::collections::BTreeMap;
 use std::fs::{self, OpenOptions};
 use std::io::{Seek as _, SeekFrom, Write as _};
 use std::os::unix::process::ExitStatusExt as _;
@@ -8,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use recurve_bundle::Bundle;
-use recurve_proto::v1::{Finding, Verdict, WatchNodeRequest};
+use recurve_proto::v1::{Finding, TelemetryRecord, Verdict, WatchNodeRequest};
 use recurve_tests::altered;
 use recurve_tests::client::soon;
 use recurve_tests::daemon::{Daemon, Setup};
@@ -356,6 +357,7 @@ async fn a_state_directory_that_is_removed_is_noticed() {
         .allow("the file of the history was removed")
         .start();
     deploy(&daemon, &world::tiny("int8"));
+    let (store, _) = history(&daemon, 0).await;
     fs::rename(&state, &aside).unwrap();
     until("the alarm", async || alarms(&daemon).await.contains(&"state-gone".to_owned())).await;
     let found = findings(&daemon, "models").await;
@@ -368,9 +370,60 @@ async fn a_state_directory_that_is_removed_is_noticed() {
     until("the event", async || kinds(&history(&daemon, 0).await.1).contains(&"state.gone")).await;
     let held = fs::read_dir(&state).unwrap().count();
     assert_eq!(held, 1, "only the history was made again");
-    fs::remove_dir_all(&state).unwrap();
+    let (made, before) = history(&daemon, 0).await;
+    assert_ne!(made, store, "meanwhile it is a new history");
+    // First out of the way, in one step: the daemon makes it again where it is missing.
+    fs::rename(&state, dir.path().join("made")).unwrap();
+    fs::rename(&aside, &state).unwrap();
+    until("the history before", async || history(&daemon, 0).await.0 == store).await;
+    until("no alarm", async || alarms(&daemon).await.is_empty()).await;
+    each_once(&before, &history(&daemon, 0).await.1);
+    assert!(daemon.stop().success());
+}
+
+/// Fails where a record of the history as it was is not in it any more, or one is in it twice.
+fn each_once(before: &[TelemetryRecord], now: &[TelemetryRecord]) {
+    fn words(record: &TelemetryRecord) -> String {
+        format!("{:?}", record.content)
+    }
+    let mut times = BTreeMap::<String, usize>::new();
+    for record in now {
+        *times.entry(words(record)).or_default() += 1;
+    }
+    let twice: Vec<_> = times.iter().filter(|(_, times)| **times > 1).collect();
+    let lost: Vec<_> = before.iter().filter(|record| !times.contains_key(&words(record))).collect();
+    assert!(twice.is_empty() && lost.is_empty(), "twice: {twice:?}; lost: {lost:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_state_directory_that_cannot_be_made_again_is_used_when_it_is_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let at = |name: &str| dir.path().join(name);
+    let (state, aside, taken) = (at("state"), at("aside"), at("taken"));
+    // Nothing can be made in its place: a file has the name of the history's folder.
+    fs::create_dir(&taken).unwrap();
+    fs::write(taken.join("telemetry"), "").unwrap();
+    let setup = || without_background(&state).set("telemetry.interval", 1);
+    let allowed =
+        |setup: Setup| setup.allow("the state directory was removed").allow("the file of the history was removed");
+    let daemon = allowed(setup()).start();
+    let (store, _) = history(&daemon, 0).await;
+    fs::rename(&state, &aside).unwrap();
+    fs::rename(&taken, &state).unwrap();
+    for alarm in ["history-in-memory", "state-gone"] {
+        until(alarm, async || alarms(&daemon).await.contains(&alarm.to_owned())).await;
+    }
+    until("the event", async || kinds(&history(&daemon, 0).await.1).contains(&"state.gone")).await;
+    let (meanwhile, before) = history(&daemon, 0).await;
+    assert_eq!(meanwhile, store, "it is the same history, without its name");
+    fs::rename(&state, &taken).unwrap();
     fs::rename(&aside, &state).unwrap();
     until("no alarm", async || alarms(&daemon).await.is_empty()).await;
+    assert!(daemon.stop().success());
+    let daemon = setup().start();
+    let (again, now) = history(&daemon, 0).await;
+    assert_eq!(again, store);
+    each_once(&before, &now);
     assert!(daemon.stop().success());
 }
 

@@ -199,7 +199,7 @@ pub(super) fn drop_from_cache(path: &Path) {
 /// Whether an open file is the one that has this name now.
 pub(super) fn is_at(file: &File, path: &Path) -> io::Result<bool> {
     let found = match path.symlink_metadata() {
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(false),
+        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => return Ok(false),
         found => found?,
     };
     let open = file.metadata()?;

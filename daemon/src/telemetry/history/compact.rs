@@ -83,7 +83,8 @@ pub(super) fn remove_before(database: &Connection, recorded: i64) -> Result<(), 
 
 /// Puts the minutes of an hour, all of which ended before this much time was recorded, together to one record; whether there
 /// was one. Only minutes that follow one another: where the clock was set back, others of the same hour may stand behind
-/// those of the next.
+/// those of the next. And only minutes that were first written to the same store: an hour of two stores could not be told from
+/// the minutes that either holds.
 pub(super) fn merge_an_hour(database: &mut Connection, recorded: i64) -> Result<bool, HistoryError> {
     let transaction = database.transaction()?;
     let oldest: Option<i64> = transaction
@@ -108,9 +109,19 @@ pub(super) fn merge_an_hour(database: &mut Connection, recorded: i64) -> Result<
         let packed = packed::pack(&Content::Sample(merged))?;
         transaction
             .prepare_cached(
-                "INSERT INTO record (sequence, first, kind, ends, recorded, packed) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+                "INSERT INTO record (sequence, first, kind, ends, recorded, packed, origin, number)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
             )?
-            .execute(params![last.sequence, first.sequence, HOUR, last.ends, last.recorded, packed])?;
+            .execute(params![
+                last.sequence,
+                first.sequence,
+                HOUR,
+                last.ends,
+                last.recorded,
+                packed,
+                last.origin,
+                last.number
+            ])?;
     }
     transaction.commit()?;
     Ok(true)
@@ -121,21 +132,33 @@ struct Minute {
     ends: i64,
     recorded: i64,
     packed: Vec<u8>,
+    /// The store that it was first written to, and its number there; none where that is this one.
+    origin: Option<String>,
+    number: Option<i64>,
 }
 
-/// The minute with this number and those after it that end in the same hour, up to the first sample that does not.
+/// The minute with this number and those after it that end in the same hour and are of the same store, up to the first sample
+/// that does not or is not.
 fn minutes_of_an_hour(database: &Connection, first: i64) -> Result<Vec<Minute>, HistoryError> {
     // A minute that ends with the hour belongs to it.
     let hour = |ends: i64| (ends - 1).div_euclid(HOUR_MS);
     let mut statement = database.prepare_cached(
-        "SELECT kind, sequence, ends, recorded, packed FROM record
+        "SELECT kind, sequence, ends, recorded, packed, origin, number FROM record
          WHERE +kind IN (?1, ?2) AND sequence >= ?3 ORDER BY sequence",
     )?;
     let mut rows = statement.query([MINUTE, HOUR, first])?;
     let mut minutes: Vec<Minute> = Vec::new();
     while let Some(row) = rows.next()? {
-        let minute = Minute { sequence: row.get(1)?, ends: row.get(2)?, recorded: row.get(3)?, packed: row.get(4)? };
-        let same = minutes.first().is_none_or(|first| hour(first.ends) == hour(minute.ends));
+        let minute = Minute {
+            sequence: row.get(1)?,
+            ends: row.get(2)?,
+            recorded: row.get(3)?,
+            packed: row.get(4)?,
+            origin: row.get(5)?,
+            number: row.get(6)?,
+        };
+        let same = |first: &Minute| hour(first.ends) == hour(minute.ends) && first.origin == minute.origin;
+        let same = minutes.first().is_none_or(same);
         if row.get::<_, i64>(0)? != MINUTE || !same {
             break;
         }

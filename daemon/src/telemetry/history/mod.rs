@@ -49,6 +49,9 @@ pub enum HistoryError {
     /// Its folder cannot be made.
     #[error("the folder of the history cannot be made: {0}")]
     Folder(std::io::Error),
+    /// The system does not say which file it is.
+    #[error("the file of the history cannot be examined: {0}")]
+    File(std::io::Error),
 }
 
 /// A history that was opened.
@@ -80,7 +83,7 @@ pub struct History {
 struct Open {
     store: Uuid,
     database: Connection,
-    /// It should be on the disk, and is not.
+    /// The folder does not hold it: it is in memory, or its file was removed or moved away.
     homeless: bool,
     /// Something went wrong with it: the next start looks whether it is whole.
     failed: bool,
@@ -116,7 +119,7 @@ impl History {
         self.lock().store
     }
 
-    /// Whether it should be on the disk and is in memory.
+    /// Whether it should be in its folder and is not.
     pub fn is_homeless(&self) -> bool {
         self.lock().homeless
     }
@@ -127,18 +130,34 @@ impl History {
         open.homeless || open.refused
     }
 
-    /// Looks whether the file is still there under its name. Where it was removed, records go to a new one from then on, which
-    /// begins with what the removed one held ([`Self::settle`]).
+    /// Looks whether the file is still there under its name. A file that was removed or replaced is homeless: records go to
+    /// it until [`Self::settle`] finds or makes another one, or until it has its name again. An error other than "not
+    /// found" says nothing about the file, and changes nothing.
     pub fn look(&self) {
         let mut open = self.lock();
-        let Some(folder) = self.folder.as_ref().filter(|_| !open.homeless) else { return };
-        if file::identity(folder) != open.file {
-            open.homeless = true;
-            tracing::warn!(folder = %folder.display(), "the file of the history was removed: it is made again");
+        let Some((folder, identity)) = self.folder.as_deref().zip(open.file) else { return };
+        let is_there = match file::identity(folder) {
+            Ok(found) => found == Some(identity),
+            Err(error) => {
+                tracing::debug!(folder = %folder.display(), %error, "the file of the history cannot be examined");
+                return;
+            }
+        };
+        match (is_there, open.homeless) {
+            (false, false) => {
+                open.homeless = true;
+                tracing::warn!(folder = %folder.display(), "the file of the history was removed: it is made again");
+            }
+            (true, true) => {
+                open.homeless = false;
+                tracing::info!(folder = %folder.display(), "the file of the history is in its place again");
+            }
+            (true, false) | (false, true) => {}
         }
     }
 
-    /// Moves to the disk where it could not be before; whether it did.
+    /// Moves to the folder where it could not be before; whether it did. The file that it finds there, or makes, gets the
+    /// records that it does not hold yet.
     ///
     /// # Errors
     /// It still cannot.
@@ -146,7 +165,7 @@ impl History {
         let mut open = self.lock();
         let Some(folder) = self.folder.as_ref().filter(|_| open.homeless) else { return Ok(false) };
         let (mut settled, _) = file::open(Some(folder))?;
-        file::copy(&open.database, &mut settled.database)?;
+        file::copy(&open, &mut settled)?;
         *open = settled;
         Ok(true)
     }

@@ -5,6 +5,8 @@ use tempfile::TempDir;
 
 use super::*;
 
+mod gone;
+
 const DAY: u64 = 24 * 60 * 60;
 
 fn limits() -> Limits {
