@@ -184,9 +184,14 @@ const WEIGHTS: &[Case] = &[
     ("an adapter instead of weights", DAMAGED, &["adapter_model.safetensors", "merge"], |p| {
         fs::rename(p.hf("model.safetensors"), p.hf("adapter_model.safetensors")).unwrap();
     }),
-    ("a head of its own", DAMAGED, &["`lm_head.weight`", "value 0 is 2, and model.embed_tokens.weight"], |p| {
-        p.append("lm_head.weight", &[128, 64], &[0x00, 0x40]);
-    }),
+    (
+        "a head of its own",
+        DAMAGED,
+        &["`lm_head.weight`", "differs from model.embed_tokens.weight: value 0 is 2"],
+        |p| {
+            p.append("lm_head.weight", &[128, 64], &[0x00, 0x40]);
+        },
+    ),
     ("a head of another shape", DAMAGED, &["`lm_head.weight`", "[127, 64]"], |p| {
         p.append("lm_head.weight", &[127, 64], &[0x00, 0x40]);
     }),

@@ -154,7 +154,11 @@ fn a_caller_that_does_not_fit_is_told_why_at_both_ends() {
             "by its clock your certificate has expired",
             "the client's certificate has expired",
         ),
-        (models(&fleet, Some(&server)), "it does not accept your certificate", "has to hold clientAuth"),
+        (
+            models(&fleet, Some(&server)),
+            "your certificate is not one for clients: its extendedKeyUsage must have clientAuth",
+            "has to hold clientAuth",
+        ),
         (
             models(&others, Some(&operator)),
             "its certificate is not signed by the authority in --ca",

@@ -186,6 +186,7 @@ mod tests {
         params.not_before = rcgen::date_time_ymd(2020, 1, 1);
         params.not_after = rcgen::date_time_ymd(2021, 1, 1);
         std::fs::write(&path, params.self_signed(&KeyPair::generate().unwrap()).unwrap().pem()).unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
         let files = TlsSettings { certificate: path.clone(), key: path.clone(), clients: path };
         let at =
             |time: std::time::SystemTime| concerns_at(&files, time).iter().map(ToString::to_string).collect::<String>();

@@ -299,23 +299,30 @@ fn a_bundle_without_tokenizer_or_template_says_so() {
     assert_eq!(Generate::parse(stopped, &bare).unwrap_err(), RequestError::NoTokenizer);
 }
 
-async fn tokens(prompt: Option<GeneratePrompt>) -> Result<Vec<u32>, RequestError> {
-    let model = Arc::new(model());
+/// A model whose node takes prompts and scores of so many tokens.
+fn model_for(tokens: usize) -> Model {
+    let mut model = model();
+    (model.limits.max_prompt_tokens, model.limits.max_score_tokens) = (tokens, tokens);
+    model
+}
+
+async fn tokens(prompt: Option<GeneratePrompt>, model: Model) -> Result<Vec<u32>, RequestError> {
+    let model = Arc::new(model);
     let parsed = Generate::parse(GenerateRequest { prompt, ..valid() }, &model)?;
     parsed.tokenized(&model).await.map(|generation| generation.prompt)
 }
 
 #[tokio::test]
 async fn a_conversation_has_one_beginning() {
-    let tokens = tokens(Some(GeneratePrompt::Chat(chat(&[("user", "hi")])))).await.unwrap();
+    let tokens = tokens(Some(GeneratePrompt::Chat(chat(&[("user", "hi")]))), model()).await.unwrap();
     assert_eq!(tokens.iter().filter(|id| **id == BOS).count(), 1);
     assert_eq!(&tokens[..2], [BOS, START_OF_TURN]);
 }
 
 #[tokio::test]
 async fn a_prompt_that_is_too_long_is_refused_wherever_it_is_tokenized() {
-    for length in [40, 100_000] {
-        let error = tokens(text(&"a".repeat(length))).await.unwrap_err();
+    for (most, length) in [(32, 40), (10_000, 100_000)] {
+        let error = tokens(text(&"a".repeat(length)), model_for(most)).await.unwrap_err();
         let found = violations(error);
         assert_eq!(found[0].field, "text");
         assert!(found[0].description.contains(&format!("{} tokens", length + 1)), "{found:?}");
@@ -324,7 +331,7 @@ async fn a_prompt_that_is_too_long_is_refused_wherever_it_is_tokenized() {
 
 #[test]
 fn a_text_of_too_many_bytes_is_refused_before_it_is_tokenized() {
-    let model = model();
+    let model = model_for(10_000);
     let long = "a".repeat(150_001);
     let halves = chat(&[("user", &long[..100_000]), ("assistant", &long[100_000..])]);
     let generated = |prompt| Generate::parse(GenerateRequest { prompt: Some(prompt), ..valid() }, &model).map(drop);
@@ -345,9 +352,35 @@ fn a_text_of_too_many_bytes_is_refused_before_it_is_tokenized() {
     }
     assert!(generated(GeneratePrompt::Text(long[1..].into())).is_ok());
     let tokens = vec![2; 133];
-    let refused = Detokenize::parse(v1::DetokenizeRequest { tokens, keep_special_tokens: false }, &model);
+    let refused = Detokenize::parse(v1::DetokenizeRequest { tokens, keep_special_tokens: false }, &self::model());
     let found = violations(refused.unwrap_err());
     assert!(found[0].description.contains("has 133 tokens, this node takes at most 132"), "{found:?}");
+}
+
+#[test]
+fn a_text_of_more_bytes_than_its_tokens_can_have_is_refused_before_it_is_tokenized() {
+    let model = model();
+    let generated =
+        |length| Generate::parse(GenerateRequest { prompt: text(&"a".repeat(length)), ..valid() }, &model).map(drop);
+    let scored = |length| {
+        let input = Some(ScoreInput::Text("a".repeat(length)));
+        Score::parse(v1::ScoreRequest { input, ..Default::default() }, &model).map(drop)
+    };
+    // The longest token has 15 bytes.
+    assert!(generated(32 * 15).is_ok() && scored(16 * 15).is_ok());
+    for (refused, words) in [
+        (
+            generated(481),
+            "has 481 bytes, and the 32 tokens that this node takes (limits.max_prompt_tokens) have at most 480",
+        ),
+        (
+            scored(241),
+            "has 241 bytes, and the 16 tokens that this node takes (limits.max_score_tokens) have at most 240",
+        ),
+    ] {
+        let found = violations(refused.unwrap_err());
+        assert!(found[0].field == "text" && found[0].description.contains(words), "{found:?}");
+    }
 }
 
 #[tokio::test]
@@ -365,7 +398,7 @@ async fn tokenizing_gives_pieces_up_to_the_longest_prompt() {
     assert_eq!((tokens[0], pieces), (BOS, vec!["<bos>".to_owned(), "a".into(), "▁".into()]));
     assert_eq!(tokenize(String::new(), true).await.unwrap(), (vec![], vec![]));
     assert_eq!(tokenize("a".repeat(32), true).await.unwrap().0.len(), 32);
-    for length in [33, 100_000] {
+    for length in [33, 480] {
         let found = violations(tokenize("a".repeat(length), true).await.unwrap_err());
         assert_eq!(found[0].field, "text");
         assert!(found[0].description.contains("at most 32"), "{found:?}");
@@ -376,7 +409,7 @@ async fn tokenizing_gives_pieces_up_to_the_longest_prompt() {
 async fn the_templates_refusal_is_the_callers_to_mend() {
     let system = Some(GeneratePrompt::Chat(chat(&[("system", "x")])));
     assert_eq!(
-        tokens(system).await.unwrap_err(),
+        tokens(system, model()).await.unwrap_err(),
         RequestError::TemplateRefused { words: "no system turn".into(), turn: Some(0) }
     );
 }
