@@ -39,6 +39,11 @@ impl Methods {
         Self(names)
     }
 
+    /// Whether this path calls a method of ours.
+    pub(super) fn has(&self, path: &str) -> bool {
+        self.called(path).is_some()
+    }
+
     /// The method that this path calls.
     fn called(&self, path: &str) -> Option<&str> {
         let path = path.strip_prefix('/')?;

@@ -17,6 +17,7 @@ mod measured;
 mod models;
 mod node;
 mod peer;
+mod protocol;
 mod record;
 mod resets;
 mod seldom;

@@ -3,6 +3,7 @@
 //! tonic's own server is not used: it has no cap on connections, and it ends a call at the caller's deadline with
 //! CANCELLED, before ours could answer DEADLINE_EXCEEDED.
 
+use std::convert::Infallible;
 use std::io::{self, Cursor};
 use std::net::IpAddr;
 use std::pin::pin;
@@ -32,7 +33,7 @@ use super::peer::{Here, Peer};
 use super::resets::Watched;
 use super::seldom::Seldom;
 use super::tls::{Encrypted, Tls};
-use super::{handshake, health, inference, models, trust};
+use super::{handshake, health, inference, models, protocol, trust};
 use crate::config::Limits;
 use crate::deployment::Models;
 use crate::node::{Node, Phase};
@@ -398,11 +399,19 @@ async fn serve(
     let called = beginning.called.clone();
     let service = tower::service_fn(move |mut request: http::Request<Incoming>| {
         beginning.made_a_call();
-        let measure = Measure::begin(&measured.telemetry, &measured.methods, request.uri().path());
+        let path = request.uri().path().to_owned();
+        let measure = Measure::begin(&measured.telemetry, &measured.methods, &path);
+        let (refused, known) = (protocol::not_grpc(&request), measured.methods.has(&path));
         request.extensions_mut().insert(caller.clone());
         request.extensions_mut().insert(here.clone());
         let answer = routes.clone().oneshot(request.map(tonic::body::Body::new));
-        async move { answer.await.map(|response| measure.answer(response)) }
+        async move {
+            let response = match refused {
+                Some(response) => response,
+                None => protocol::in_our_words(answer.await?, &path, known),
+            };
+            Ok::<_, Infallible>(measure.answer(response))
+        }
     });
     let connection = http2::Builder::new(TokioExecutor::new())
         .timer(TokioTimer::new())
