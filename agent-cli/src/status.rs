@@ -82,9 +82,9 @@ fn not_connected(target: &Target, error: &(dyn Error + 'static)) -> String {
         Some(io::ErrorKind::NotFound) => "there is no such socket".to_owned(),
         Some(io::ErrorKind::ConnectionRefused) => match target {
             Target::Unix(path) if path.is_dir() => {
-                "that is a directory, and no socket: `recurved.sock` is in it, perhaps".to_owned()
+                "that is a directory: name the socket in it, which is called `recurved.sock` unless it was set otherwise".to_owned()
             }
-            Target::Unix(path) if path.is_file() => "that is a file, and no socket".to_owned(),
+            Target::Unix(path) if path.is_file() => "that is a file and not a socket".to_owned(),
             _ => "nothing listens there".to_owned(),
         },
         Some(io::ErrorKind::TimedOut) => "it does not answer".to_owned(),

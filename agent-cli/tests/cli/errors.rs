@@ -111,6 +111,13 @@ fn where_nobody_listens_the_message_says_what_to_do() {
     let ran = run(&["chat", "--on", "unix:/nowhere/recurved.sock"]);
     check(&ran, 3, 1, &["no such socket", "start it with `recurved`"]);
 
+    let dir = tempfile::tempdir().unwrap();
+    let (folder, file) = (dir.path().to_str().unwrap(), dir.path().join("file"));
+    std::fs::write(&file, "").unwrap();
+    check(&run(&["status", "--on", &format!("unix:{folder}")]), 3, 1, &["that is a directory: name the socket in it"]);
+    check(&run(&["status", "--on", &format!("unix:{folder}/file")]), 3, 1, &["that is a file and not a socket"]);
+    check(&run(&["status", "--on", folder]), 2, 1, &[&format!("write `unix:{folder}`")]);
+
     let ran = run(&["generate", "--on", "no-such-host.invalid:50051", "x"]);
     check(&ran, 3, 1, &["no-such-host.invalid:50051"]);
 }

@@ -146,8 +146,10 @@ impl Tokenizer {
             .map_err(|error| malformed(&error))?;
         plain.set_encode_special_tokens(true);
         let count = u32::try_from(inner.get_vocab_size(true)).unwrap_or(u32::MAX);
-        let longest =
-            (0..count).filter_map(|id| inner.id_to_token(id)).map(|token| token.len()).max().unwrap_or_default();
+        let longest = (0..count).filter_map(|id| inner.id_to_token(id)).map(|token| token.len());
+        // An added token may have any id.
+        let added = plain.get_added_tokens_decoder().values().map(|token| token.content.len());
+        let longest = longest.chain(added).max().unwrap_or_default();
         let tokenizer = Self { inner, control, plain, byte_fallback, longest };
         // A part that can be read but not run shows only when it is used.
         tokenizer.encode("a", ControlTokens::Read, true).map_err(|error| malformed(&error))?;
@@ -205,7 +207,7 @@ impl Tokenizer {
     }
 
     /// The most bytes of text that so many tokens can stand for; none where a token may stand for any text, as it does in a
-    /// tokenizer without tokens for single bytes.
+    /// tokenizer without tokens for single bytes. A normalizer that shortens texts is not considered: Gemma's does not.
     pub fn most_bytes(&self, tokens: usize) -> Option<usize> {
         self.byte_fallback.then(|| tokens.saturating_mul(self.longest))
     }

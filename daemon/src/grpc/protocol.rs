@@ -26,6 +26,8 @@ pub(super) fn not_grpc<B>(request: &Request<B>) -> Option<Response<Body>> {
     };
     let mut response = Response::new(Body::new(words.to_owned()));
     *response.status_mut() = status;
+    // HTTP asks for it beside 405.
+    response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("POST"));
     Some(response)
 }
 

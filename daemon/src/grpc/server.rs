@@ -396,21 +396,26 @@ async fn serve(
 ) {
     let caller = peer.clone();
     let (routes, measured) = (shared.routes.clone(), Arc::clone(shared));
-    let called = beginning.called.clone();
+    let first_call = beginning.called.clone();
     let service = tower::service_fn(move |mut request: http::Request<Incoming>| {
         beginning.made_a_call();
         let path = request.uri().path().to_owned();
-        let measure = Measure::begin(&measured.telemetry, &measured.methods, &path);
-        let (refused, known) = (protocol::not_grpc(&request), measured.methods.has(&path));
-        request.extensions_mut().insert(caller.clone());
-        request.extensions_mut().insert(here.clone());
-        let answer = routes.clone().oneshot(request.map(tonic::body::Body::new));
+        let known = measured.methods.has(&path);
+        let called = match protocol::not_grpc(&request) {
+            // No call: nothing is measured.
+            Some(refused) => Err(refused),
+            None => {
+                let measure = Measure::begin(&measured.telemetry, &measured.methods, &path);
+                request.extensions_mut().insert(caller.clone());
+                request.extensions_mut().insert(here.clone());
+                Ok((measure, routes.clone().oneshot(request.map(tonic::body::Body::new))))
+            }
+        };
         async move {
-            let response = match refused {
-                Some(response) => response,
-                None => protocol::in_our_words(answer.await?, &path, known),
-            };
-            Ok::<_, Infallible>(measure.answer(response))
+            Ok::<_, Infallible>(match called {
+                Err(refused) => refused,
+                Ok((measure, answer)) => measure.answer(protocol::in_our_words(answer.await?, &path, known)),
+            })
         }
     });
     let connection = http2::Builder::new(TokioExecutor::new())
@@ -426,7 +431,7 @@ async fn serve(
     let mut connection = pin!(connection);
     let drained = async {
         shared.stages.drain.cancelled().await;
-        shared.stages.last_call.run_until_cancelled(called.cancelled()).await;
+        shared.stages.last_call.run_until_cancelled(first_call.cancelled()).await;
     };
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,
