@@ -94,7 +94,7 @@ fn a_terminal_without_escape_sequences_gets_none() {
         &["generate", "--max-tokens", "x", "hello"],
         &["--help"],
     ] {
-        // Whatever else the environment says of colours.
+        // No other variable about colours matters on such a terminal.
         for (name, value) in [("NO_COLOR", "1"), ("CI", "true"), ("CLICOLOR", "1"), ("CLICOLOR_FORCE", "1")] {
             let mut pty = Pty::start_with(args, |command| {
                 command.env("TERM", "dumb").env(name, value);

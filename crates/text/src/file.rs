@@ -34,7 +34,7 @@ struct File<'f> {
     decoder: Option<&'f RawValue>,
 }
 
-/// A BPE model. What is not borrowed becomes a part of the crate's.
+/// A BPE model, as `tokenizer.json` writes it.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Model<'f> {
@@ -187,7 +187,7 @@ mod tests {
     use super::*;
     use crate::fixture::gemma_like_json;
 
-    /// What the crate itself makes of the same file, or the same refusal.
+    /// Asserts that `read` and the crate agree on a file: the same tokenizer, or both refuse it.
     fn is_as_the_crate_reads_it(file: &serde_json::Value) {
         let text = file.to_string();
         let (ours, theirs) = (read(&text), text.parse::<Tokenizer>());

@@ -46,7 +46,7 @@ fn strftime_now(format: &str) -> Result<String, Error> {
 /// JSON as Python's `json.dumps(…, ensure_ascii=False)` writes it, without escaping for HTML.
 fn to_json(value: &Value, options: Kwargs) -> Result<Value, Error> {
     let indent: Option<usize> = options.get("indent")?;
-    // What is done anyway may be asked for; other ids than Hugging Face's would come out of the rest.
+    // Asking for the default is allowed. Ignoring another value would give other ids than Hugging Face's.
     for (name, done) in [("ensure_ascii", false), ("sort_keys", false)] {
         if options.get::<Option<bool>>(name)?.is_some_and(|asked| asked != done) {
             let problem = format!("tojson({name}=true) is not supported");

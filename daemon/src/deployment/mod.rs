@@ -43,7 +43,7 @@ pub(crate) use watch::{STEP_ENDING, Verdict};
 /// How soon what the disk refused is written again.
 const AGAIN: Duration = Duration::from_secs(5);
 
-/// What there is to say of the model that is served, or of the active one while none is.
+/// News of the served model, or of the active one while none is served.
 #[derive(Debug)]
 pub(crate) enum Turn {
     /// How it serves.
@@ -125,7 +125,7 @@ impl Deployment {
         }
     }
 
-    /// Ends when there is something to say of the model that is served, or of the active one while none is.
+    /// Ends when there is news of the served model, or of the active one while none is served.
     pub(crate) async fn verdict(&mut self) -> Turn {
         let Self { watch, stored, running, unconfirmed, .. } = self;
         let served = running.as_ref().map(|loaded| *loaded.bundle.digest());

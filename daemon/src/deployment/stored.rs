@@ -221,7 +221,7 @@ fn of_store(store: &Arc<Store>, mended: &Notify, pace: &mut Pace<'_>) -> Control
                 store.drop_from_cache(&digest);
             }
         }
-        // What it lacked may have come, or have been put back by hand. All of it was hashed just now.
+        // Its missing blobs may have come, or somebody put them back. All of its blobs were hashed just now.
         let is_whole = || store.parts(bundle).iter().all(|part| seen.get(&part.blob.digest) == Some(&true));
         if store.damage_of(&bundle).is_some() && store.is_complete(bundle) && is_whole() {
             match store.found_whole(bundle, SELF) {

@@ -68,7 +68,7 @@ impl Graph {
 /// but the embeddings of other tokens. Puts the row back.
 ///
 /// # Errors
-/// A step fails. Inside: the logits are too far away.
+/// The outer error says that a step fails, the inner one that the logits are too far away.
 pub fn examine_briefly(model: &mut Model, golden: &Golden) -> Result<Result<(), GoldenError>, StepError> {
     let mut compared = Compared::default();
     let tokens = &golden.tokens[..=golden.tokens.len() - golden.positions];

@@ -1,4 +1,4 @@
-//! A certificate of the daemon's that rustls takes, and that clients will not.
+//! Weaknesses of the daemon's TLS files: a certificate that rustls takes and clients will not, and a key that everyone can read.
 
 use std::fmt;
 use std::os::unix::fs::PermissionsExt as _;
@@ -15,10 +15,10 @@ use x509_parser::prelude::FromDer as _;
 
 use crate::config::TlsSettings;
 
-/// What is wrong with a certificate that can be used.
+/// A weakness of files that can be used.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Concern {
-    /// What was found, and who will not accept it.
+    /// What was found, and whom it concerns.
     pub found: String,
     /// What to do.
     pub advice: String,
@@ -30,7 +30,7 @@ impl fmt::Display for Concern {
     }
 }
 
-/// What clients will not accept of the daemon's certificate; empty where it cannot be read.
+/// The weaknesses of the daemon's certificate and key; none of a file that cannot be read.
 pub fn concerns(files: &TlsSettings) -> Vec<Concern> {
     let mut concerns = of_file(&files.certificate, |certificate| {
         vec![key(certificate), authority(certificate), names(certificate), usage(certificate)]
